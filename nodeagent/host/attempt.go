@@ -1,0 +1,138 @@
+package host
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// runDir holds a directory per operation, and in it one per command that was started.
+const runDir = "run"
+
+// maxOutput bounds what is read of each of a command's two output files, in bytes.
+const maxOutput = 32 << 20
+
+// script is the whole wrapper. Data reaches it only as arguments: $0 is the command's directory, "$@" the command.
+// With noclobber (-C) the first redirection fails if the directory was used before, so a start that is repeated because
+// its answer was lost never runs the command twice. The status is written, synced and renamed, so it is never half
+// there. The wrapper itself always succeeds once the status is stored: a command that fails must not leave a failed unit
+// behind, which would make the host "degraded".
+const script = `set -C; exec </dev/null >"$0/stdout" 2>"$0/stderr"; "$@"; echo $? >"$0/exit.tmp" && sync "$0/exit.tmp" && mv "$0/exit.tmp" "$0/exit"`
+
+// attempt is one start of one command: a directory on the host, and a unit of the same life.
+type attempt struct {
+	record
+	path string // the directory, in the agent's mount namespace
+	host string // the directory, as the host sees it
+}
+
+// record is what the directory says about itself, for the next agent and for people who look at it.
+type record struct {
+	Name    string    `json:"name"`
+	Argv    []string  `json:"argv"`
+	Unit    string    `json:"unit"`
+	BootID  string    `json:"bootID"`
+	Started time.Time `json:"started"`
+}
+
+const recordFile = "command.json"
+
+// newAttempt makes the directory of a command that is about to be started.
+func newAttempt(path, hostPath string, r record) (*attempt, error) {
+	if err := os.MkdirAll(path, 0o700); err != nil {
+		return nil, fmt.Errorf("create the command's directory: %w", err)
+	}
+	b, err := json.Marshal(r)
+	if err != nil {
+		return nil, fmt.Errorf("encode the command's record: %w", err)
+	}
+	if err := os.WriteFile(filepath.Join(path, recordFile), b, 0o600); err != nil {
+		return nil, fmt.Errorf("write the command's record: %w", err)
+	}
+	return &attempt{record: r, path: path, host: hostPath}, nil
+}
+
+// openAttempt reads back the directory of a command that an earlier agent was about to start, or started.
+func openAttempt(path, hostPath string) (*attempt, error) {
+	b, err := os.ReadFile(filepath.Join(path, recordFile))
+	if err != nil {
+		return nil, fmt.Errorf("read the command's record: %w", err)
+	}
+	a := &attempt{path: path, host: hostPath}
+	if err := json.Unmarshal(b, &a.record); err != nil {
+		return nil, fmt.Errorf("decode %s: %w", filepath.Join(path, recordFile), err)
+	}
+	return a, nil
+}
+
+// exitCode returns the stored exit status; ok is false while there is none.
+func (a *attempt) exitCode() (code int, ok bool, err error) {
+	b, err := os.ReadFile(filepath.Join(a.path, "exit"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return 0, false, nil
+	}
+	if err != nil {
+		return 0, false, fmt.Errorf("read the exit status: %w", err)
+	}
+	code, err = strconv.Atoi(strings.TrimSpace(string(b)))
+	if err != nil {
+		return 0, false, fmt.Errorf("exit status in %s: %w", filepath.Join(a.path, "exit"), err)
+	}
+	return code, true, nil
+}
+
+// output reads one of the two output files. A larger file is an error and not a shorter output: half a list of patches
+// would be a wrong report.
+func (a *attempt) output(name string) ([]byte, error) {
+	f, err := os.Open(filepath.Join(a.path, name))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read the command's output: %w", err)
+	}
+	defer func() { _ = f.Close() }()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, fmt.Errorf("read the command's output: %w", err)
+	}
+	if info.Size() > maxOutput {
+		return nil, &OutputTooLargeError{Command: a.Name, File: filepath.Join(a.host, name), Size: info.Size()}
+	}
+	b := make([]byte, info.Size())
+	n, err := io.ReadFull(f, b)
+	if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
+		return nil, fmt.Errorf("read the command's output: %w", err)
+	}
+	return b[:n], nil
+}
+
+// InterruptedError says that a command ended without leaving a result: it was killed, the host went down under it, or it
+// could not be started at all.
+type InterruptedError struct {
+	Command string
+	Reason  string
+}
+
+func (e *InterruptedError) Error() string {
+	return fmt.Sprintf("%s was interrupted: %s", e.Command, e.Reason)
+}
+
+// OutputTooLargeError says that a command printed more than is reasonable; the file stays on the host for a while.
+type OutputTooLargeError struct {
+	Command string
+	File    string // on the host
+	Size    int64  // bytes
+}
+
+func (e *OutputTooLargeError) Error() string {
+	return fmt.Sprintf("%s printed %d MiB, more than the %d MiB that are read; the output is in %s on the node",
+		e.Command, e.Size>>20, maxOutput>>20, e.File)
+}

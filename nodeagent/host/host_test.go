@@ -1,0 +1,421 @@
+package host
+
+import (
+	"context"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nodepatch/nodepatch/nodeagent/packages"
+)
+
+// needRoot ends a test that cannot run here: by a skip on a developer's machine, by a failure in CI.
+func needRoot(t testing.TB) {
+	t.Helper()
+	if os.Geteuid() == 0 {
+		return
+	}
+	if os.Getenv("CI") == "true" {
+		t.Fatal("Running commands on the host needs root")
+	}
+	t.Skip("Running commands on the host needs root")
+}
+
+// newChroot is a host without systemd: this machine's root directory, with the agent's files in a directory of the test.
+func newChroot(t testing.TB) *Host {
+	t.Helper()
+	needRoot(t)
+	h := &Host{root: "/", dir: t.TempDir(), backend: &chroot{root: "/"}}
+	if err := os.MkdirAll(h.Path(runDir), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	return h
+}
+
+func session(t testing.TB, h *Host, operation string) *Session {
+	t.Helper()
+	s, err := h.Session(operation, "test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func shell(name, script string, args ...string) packages.Command {
+	return packages.Command{Name: name, Argv: append([]string{"sh", "-c", script, "sh"}, args...)}
+}
+
+func run(t testing.TB, s *Session, c packages.Command) packages.Result {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	r, err := s.Run(ctx, c)
+	if err != nil {
+		t.Fatalf("Run %s: %v", c.Name, err)
+	}
+	return r
+}
+
+// eventually waits for what happens in another process.
+func eventually(t *testing.T, what string, f func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+		if f() {
+			return
+		}
+	}
+	t.Fatalf("Not within 20 seconds: %s", what)
+}
+
+// alive says whether the process whose PID stands in the file runs.
+func alive(t *testing.T, file string) bool {
+	t.Helper()
+	b, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(b)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = startTime(pid)
+	return err == nil
+}
+
+func exists(file string) bool {
+	b, err := os.ReadFile(file)
+	return err == nil && len(b) > 0
+}
+
+func TestChroot(t *testing.T) {
+	testCommands(t, newChroot(t))
+}
+
+// testCommands is what every backend promises.
+func testCommands(t *testing.T, h *Host) {
+	t.Run("exit status", func(t *testing.T) {
+		s := session(t, h, "exit")
+		for name, c := range map[string]struct {
+			argv []string
+			want int
+		}{
+			"success":        {[]string{"true"}, 0},
+			"failure":        {[]string{"sh", "-c", "exit 100"}, 100},
+			"missing binary": {[]string{"/usr/bin/no-such-program"}, 127},
+			"not executable": {[]string{"/etc/passwd"}, 126},
+			"killed":         {[]string{"sh", "-c", "kill -KILL $$"}, 137},
+		} {
+			if r := run(t, s, packages.Command{Name: "exit", Argv: c.argv}); r.ExitCode != c.want {
+				t.Errorf("%s: exit status %d, want %d (stderr %q)", name, r.ExitCode, c.want, r.Stderr)
+			}
+		}
+	})
+
+	t.Run("arguments are data", func(t *testing.T) {
+		args := []string{"$HOME", "${PATH}", "$$", "%n%%", "a b", `"quoted" 'single'`, "*", "", "`id`", "$(id)", "; id", "\\", "line\nbreak", "ü"}
+		c := packages.Command{Name: "print", Argv: append([]string{"printf", `%s\0`}, args...)}
+		r := run(t, session(t, h, "args"), c)
+		if got := strings.Split(strings.TrimSuffix(string(r.Stdout), "\x00"), "\x00"); strings.Join(got, "|") != strings.Join(args, "|") {
+			t.Errorf("Arguments arrived as %q, want %q", got, args)
+		}
+	})
+
+	t.Run("environment", func(t *testing.T) {
+		t.Setenv("AGENT_SECRET", "leaked")
+		c := shell("env", `echo "$GREETING|$LC_ALL|$HOME|$AGENT_SECRET"; command -v dpkg >/dev/null && echo found`)
+		c.Env = []string{"GREETING=hello $world"}
+		r := run(t, session(t, h, "env"), c)
+		if want := "hello $world|C.UTF-8|/root|\nfound\n"; string(r.Stdout) != want {
+			t.Errorf("Environment is %q, want %q", r.Stdout, want)
+		}
+	})
+
+	t.Run("standard streams", func(t *testing.T) {
+		r := run(t, session(t, h, "streams"), shell("streams", "cat; echo out; echo err >&2"))
+		if string(r.Stdout) != "out\n" || string(r.Stderr) != "err\n" {
+			t.Errorf("stdout %q, stderr %q", r.Stdout, r.Stderr)
+		}
+	})
+
+	t.Run("big output", func(t *testing.T) {
+		s := session(t, h, "big")
+		if r := run(t, s, shell("big", "head -c 8388608 /dev/zero")); len(r.Stdout) != 8<<20 {
+			t.Errorf("Read %d bytes of 8 MiB", len(r.Stdout))
+		}
+		_, err := s.Run(context.Background(), shell("huge", "head -c 33554433 /dev/zero"))
+		var tooLarge *OutputTooLargeError
+		if !errors.As(err, &tooLarge) || tooLarge.Size != 32<<20+1 {
+			t.Errorf("More than 32 MiB: %v, want an OutputTooLargeError", err)
+		}
+	})
+
+	t.Run("timeout kills", func(t *testing.T) {
+		pid := filepath.Join(t.TempDir(), "pid")
+		c := shell("slow", `sleep 300 & echo $! >"$1"; wait`, pid)
+		c.Timeout = 700 * time.Millisecond
+		_, err := session(t, h, "timeout").Run(context.Background(), c)
+		if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "slow took longer than 700ms") {
+			t.Errorf("Error is %v", err)
+		}
+		if alive(t, pid) {
+			t.Error("The command's child still runs after the timeout")
+		}
+	})
+
+	t.Run("cancel kills", func(t *testing.T) {
+		pid := filepath.Join(t.TempDir(), "pid")
+		stopped := errors.New("task was stopped")
+		ctx, cancel := context.WithCancelCause(context.Background())
+		result := make(chan error, 1)
+		go func() {
+			_, err := session(t, h, "cancel").Run(ctx, shell("slow", `sleep 300 & echo $! >"$1"; wait`, pid))
+			result <- err
+		}()
+		eventually(t, "the command runs", func() bool { return exists(pid) })
+		cancel(stopped)
+		if err := <-result; !errors.Is(err, stopped) {
+			t.Errorf("Error is %v, want the cause of the cancellation", err)
+		}
+		if alive(t, pid) {
+			t.Error("The command's child still runs after the cancellation")
+		}
+	})
+
+	t.Run("detach and attach", func(t *testing.T) {
+		dir := t.TempDir()
+		began, gate := filepath.Join(dir, "began"), filepath.Join(dir, "gate")
+		c := shell("gated", `echo $$ >>"$1"; while ! [ -e "$2" ]; do sleep 0.02; done; echo done; exit 3`, began, gate)
+		ctx, cancel := context.WithCancelCause(context.Background())
+		result := make(chan error, 1)
+		go func() {
+			_, err := session(t, h, "attach").Run(ctx, c)
+			result <- err
+		}()
+		eventually(t, "the command runs", func() bool { return exists(began) })
+		cancel(ErrDetach)
+		if err := <-result; !errors.Is(err, ErrDetach) {
+			t.Fatalf("Error is %v, want ErrDetach", err)
+		}
+		if !alive(t, began) {
+			t.Fatal("The command did not survive the agent's end")
+		}
+		go func() {
+			time.Sleep(100 * time.Millisecond)
+			_ = os.WriteFile(gate, nil, 0o600)
+		}()
+		next := session(t, h, "attach")
+		if r := run(t, next, c); r.ExitCode != 3 || string(r.Stdout) != "done\n" {
+			t.Errorf("Attached: exit status %d, stdout %q", r.ExitCode, r.Stdout)
+		}
+		if b, _ := os.ReadFile(began); strings.Count(string(b), "\n") != 1 {
+			t.Errorf("The command was started %d times", strings.Count(string(b), "\n"))
+		}
+		// The result of a command that ended while no agent was there serves a third agent as well, but only once.
+		third := session(t, h, "attach")
+		run(t, third, c)
+		if b, _ := os.ReadFile(began); strings.Count(string(b), "\n") != 1 {
+			t.Error("A stored result was not used")
+		}
+		run(t, third, c)
+		if b, _ := os.ReadFile(began); strings.Count(string(b), "\n") != 2 {
+			t.Error("A stored result was used twice")
+		}
+	})
+
+	t.Run("wrapper killed", func(t *testing.T) {
+		s := session(t, h, "killed")
+		_, err := s.Run(context.Background(), shell("victim", "kill -KILL $PPID; sleep 0.1"))
+		var interrupted *InterruptedError
+		if !errors.As(err, &interrupted) {
+			t.Fatalf("Error is %v, want an InterruptedError", err)
+		}
+		t.Log(err)
+	})
+
+	t.Run("neither result nor process", func(t *testing.T) {
+		boot, err := h.BootID()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for name, bootID := range map[string]string{"same-boot": boot, "power-cut": "another"} {
+			c := shell("lost", "echo again")
+			_, err := newAttempt(h.Path(runDir, name, "test", "0004-lost"), "", record{
+				Name: c.Name, Argv: c.Argv, Unit: "nodepatch-test-lost-0.service", BootID: bootID, Started: time.Now().Add(-time.Hour),
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			s := session(t, h, name)
+			var interrupted *InterruptedError
+			if _, err := s.Run(context.Background(), c); !errors.As(err, &interrupted) {
+				t.Errorf("%s: error is %v, want an InterruptedError", name, err)
+			}
+			if r := run(t, s, c); string(r.Stdout) != "again\n" {
+				t.Errorf("%s: not started afresh: %+v", name, r)
+			}
+		}
+	})
+
+	t.Run("discard", func(t *testing.T) {
+		pid := filepath.Join(t.TempDir(), "pid")
+		c := shell("slow", `sleep 300 & echo $! >"$1"; wait`, pid)
+		ctx, cancel := context.WithCancelCause(context.Background())
+		time.AfterFunc(300*time.Millisecond, func() { cancel(ErrDetach) })
+		if _, err := session(t, h, "discard").Run(ctx, c); !errors.Is(err, ErrDetach) {
+			t.Fatal(err)
+		}
+		s := session(t, h, "discard")
+		if err := s.Discard(context.Background()); err != nil {
+			t.Fatal(err)
+		}
+		if alive(t, pid) {
+			t.Error("The command still runs")
+		}
+		if left, _ := filepath.Glob(h.Path(runDir, "discard", "test", "*")); len(left) != 0 {
+			t.Errorf("Left behind: %v", left)
+		}
+	})
+
+	t.Run("at once", func(t *testing.T) {
+		s := session(t, h, "parallel")
+		results := make(chan string)
+		for i := range 8 {
+			go func() {
+				r, err := s.Run(context.Background(), shell("echo", "echo $1", strconv.Itoa(i)))
+				if err != nil {
+					results <- err.Error()
+					return
+				}
+				results <- strings.TrimSpace(string(r.Stdout))
+			}()
+		}
+		got := map[string]bool{}
+		for range 8 {
+			got[<-results] = true
+		}
+		for i := range 8 {
+			if !got[strconv.Itoa(i)] {
+				t.Errorf("Output of command %d is missing: %v", i, got)
+			}
+		}
+	})
+}
+
+func TestNames(t *testing.T) {
+	h := newChroot(t)
+	for _, name := range []string{"", "..", "a/b", "a b", "a\n", "$HOME", strings.Repeat("a", 101)} {
+		if _, err := h.Session(name, "test"); err == nil {
+			t.Errorf("%q was taken for an operation's name", name)
+		}
+		if _, err := session(t, h, "names").Run(context.Background(), packages.Command{Name: name, Argv: []string{"true"}}); err == nil {
+			t.Errorf("%q was taken for a command's name", name)
+		}
+	}
+}
+
+func TestLock(t *testing.T) {
+	h := newChroot(t)
+	unlock, err := h.Lock(context.Background(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Millisecond)
+	defer cancel()
+	waited := 0
+	if _, err := h.Lock(ctx, func() { waited++ }); !errors.Is(err, context.DeadlineExceeded) || waited != 1 {
+		t.Errorf("A second agent got the lock, or was not told (%d): %v", waited, err)
+	}
+	unlock()
+	unlock, err = h.Lock(context.Background(), nil)
+	if err != nil {
+		t.Errorf("The lock was not released: %v", err)
+	}
+	unlock()
+}
+
+func TestPrune(t *testing.T) {
+	h := newChroot(t)
+	now := time.Now()
+	for i := range 9 {
+		dir := h.Path(runDir, "operation-"+strconv.Itoa(i), "scan", "0001-apt")
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, "stdout"), []byte("x"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		when := now.Add(time.Duration(i) * time.Minute)
+		if err := os.Chtimes(h.Path(runDir, "operation-"+strconv.Itoa(i)), when, when); err != nil {
+			t.Fatal(err)
+		}
+	}
+	left := func() string {
+		entries, err := os.ReadDir(h.Path(runDir))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var names []string
+		for _, e := range entries {
+			names = append(names, strings.TrimPrefix(e.Name(), "operation-"))
+		}
+		return strings.Join(names, "")
+	}
+	if err := h.Prune("operation-0"); err != nil {
+		t.Fatal(err)
+	}
+	if got := left(); got != "045678" {
+		t.Errorf("Kept %s, want the current one and the newest five", got)
+	}
+	if err := os.Truncate(filepath.Join(h.Path(runDir, "operation-7"), "scan", "0001-apt", "stdout"), 65<<20); err != nil {
+		t.Fatal(err)
+	}
+	if err := h.Prune("operation-0"); err != nil {
+		t.Fatal(err)
+	}
+	if got := left(); got != "08" {
+		t.Errorf("Kept %s, want the current one and the newest", got)
+	}
+}
+
+func BenchmarkChroot(b *testing.B) { benchmarkRun(b, newChroot(b)) }
+
+// benchmarkRun is what a command costs beyond its own time.
+func benchmarkRun(b *testing.B, h *Host) {
+	s := session(b, h, "benchmark")
+	for b.Loop() {
+		run(b, s, packages.Command{Name: "true", Argv: []string{"true"}})
+	}
+}
+
+// TestAgent is an agent that other tests kill. It is not a test of its own.
+func TestAgent(t *testing.T) {
+	dir := os.Getenv("NODEPATCH_TEST_AGENT")
+	if dir == "" {
+		t.Skip("Runs as a child process of the tests that kill an agent")
+	}
+	h, err := Detect("/", DefaultDir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	run(t, session(t, h, "agent"), gated(dir))
+}
+
+func gated(dir string) packages.Command {
+	return shell("gated", `echo $$ >>"$1/began"; while ! [ -e "$1/gate" ]; do sleep 0.02; done; echo done; exit 3`, dir)
+}
+
+func startAgent(t *testing.T, dir string) *exec.Cmd {
+	t.Helper()
+	agent := exec.Command(os.Args[0], "-test.run=^TestAgent$", "-test.v")
+	agent.Env = append(os.Environ(), "NODEPATCH_TEST_AGENT="+dir)
+	agent.Stdout, agent.Stderr = os.Stdout, os.Stderr
+	if err := agent.Start(); err != nil {
+		t.Fatal(err)
+	}
+	return agent
+}

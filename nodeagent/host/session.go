@@ -1,0 +1,284 @@
+package host
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/nodepatch/nodepatch/nodeagent/packages"
+)
+
+// Session runs the commands of one step of one operation. It implements packages.Runner and may be used by several
+// goroutines.
+type Session struct {
+	host  *Host
+	path  string // the step's directory, relative to the agent's directory
+	label string // prefix of the units' names
+	boot  string
+
+	mu       sync.Mutex
+	next     int
+	leftover []*attempt // of earlier agents, newest last, each used once
+}
+
+var _ packages.Runner = (*Session)(nil)
+
+// Session opens a step of an operation. Commands that an earlier agent started in the same step are attached to by the
+// first Run of the same command: if it still runs, Run waits for it; if it has ended, its result is returned; if it was
+// interrupted, Run returns an InterruptedError once, and starts it afresh the next time.
+// Both names become part of paths and unit names: letters, digits, dots and dashes.
+func (h *Host) Session(operation, step string) (*Session, error) {
+	if err := validName(operation); err != nil {
+		return nil, err
+	}
+	if err := validName(step); err != nil {
+		return nil, err
+	}
+	boot, err := h.BootID()
+	if err != nil {
+		return nil, err
+	}
+	s := &Session{host: h, path: filepath.Join(runDir, operation, step), label: "nodepatch-" + step, boot: boot}
+	entries, err := os.ReadDir(h.Path(s.path))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("read the step's directory: %w", err)
+	}
+	for _, e := range entries { // sorted by name, and the name starts with the number
+		if n := 0; e.IsDir() && scanNumber(e.Name(), &n) {
+			s.next = max(s.next, n)
+			// Without a readable record nothing was started yet: the record is written first.
+			if a, err := openAttempt(h.Path(s.path, e.Name()), filepath.Join(h.dir, s.path, e.Name())); err == nil {
+				s.leftover = append(s.leftover, a)
+			}
+		}
+	}
+	return s, nil
+}
+
+// Discard kills what an earlier agent left running in this step and forgets its results. It is for steps that are
+// harmless to repeat and that should not be answered from the past.
+func (s *Session) Discard(ctx context.Context) error {
+	s.mu.Lock()
+	old := s.leftover
+	s.leftover = nil
+	s.mu.Unlock()
+	var errs []error
+	for _, a := range old {
+		_, done, err := a.exitCode()
+		if a.BootID == s.boot && (!done || err != nil) {
+			if err := s.host.backend.stop(ctx, a); err != nil {
+				errs = append(errs, fmt.Errorf("stop %s of an earlier agent: %w", a.Name, err))
+				continue
+			}
+		}
+		if err := os.RemoveAll(a.path); err != nil {
+			errs = append(errs, fmt.Errorf("forget %s of an earlier agent: %w", a.Name, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Run runs a command on the host and waits for its result. A command that is not there exits with 127, one that a signal
+// killed with 128 plus its number, as shells have it. Errors: InterruptedError, OutputTooLargeError, the context's cause
+// (the command was killed, except for ErrDetach), or a host that could not be asked.
+func (s *Session) Run(ctx context.Context, c packages.Command) (packages.Result, error) {
+	if err := ctx.Err(); err != nil {
+		return packages.Result{}, context.Cause(ctx)
+	}
+	if c.Timeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeoutCause(ctx, c.Timeout,
+			fmt.Errorf("%s took longer than %s: %w", c.Name, c.Timeout, context.DeadlineExceeded))
+		defer cancel()
+	}
+	a := s.attach(c)
+	if a == nil {
+		var err error
+		if a, err = s.start(ctx, c); err != nil {
+			return packages.Result{}, err
+		}
+	}
+	return s.wait(ctx, a)
+}
+
+// attach takes the newest command of an earlier agent that is the same as c.
+func (s *Session) attach(c packages.Command) *attempt {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i, a := range slices.Backward(s.leftover) {
+		if a.Name == c.Name && slices.Equal(a.Argv, c.Argv) {
+			s.leftover = slices.Delete(s.leftover, i, i+1)
+			return a
+		}
+	}
+	return nil
+}
+
+func (s *Session) start(ctx context.Context, c packages.Command) (*attempt, error) {
+	if err := validName(c.Name); err != nil {
+		return nil, err
+	}
+	if len(c.Argv) == 0 {
+		return nil, fmt.Errorf("%s: no command to run", c.Name)
+	}
+	s.mu.Lock()
+	s.next++
+	n := s.next
+	s.mu.Unlock()
+	// A name of its own for each attempt: a unit of that name that is still there would be taken for this one.
+	dir := filepath.Join(s.path, fmt.Sprintf("%04d-%s", n, c.Name))
+	a, err := newAttempt(s.host.Path(dir), filepath.Join(s.host.dir, dir), record{
+		Name:    c.Name,
+		Argv:    c.Argv,
+		Unit:    fmt.Sprintf("%s-%s-%s.service", s.label, c.Name, random()),
+		BootID:  s.boot,
+		Started: time.Now().UTC().Truncate(time.Millisecond),
+	})
+	if err != nil {
+		return nil, err
+	}
+	env := append([]string{
+		"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "LC_ALL=C.UTF-8",
+	}, c.Env...)
+	argv := append([]string{"/bin/sh", "-c", script, a.host}, c.Argv...)
+	if err := s.host.backend.start(ctx, a, argv, env); err != nil {
+		if ctx.Err() != nil {
+			s.abandon(ctx, a)
+			return nil, context.Cause(ctx)
+		}
+		return nil, fmt.Errorf("start %s on the host: %w", c.Name, err)
+	}
+	return a, nil
+}
+
+// How often the result is looked for. The file is asked often, because that costs microseconds and a scan is several
+// short commands; the backend is asked rarely, and only to learn of a command that ended without a result.
+const (
+	firstPoll  = 2 * time.Millisecond
+	slowPoll   = 250 * time.Millisecond
+	pollShare  = 100 // a poll waits at most a hundredth of the time that the command has run
+	stateEvery = 700 * time.Millisecond
+	// patience is how long the backend may be unreachable (systemd executing itself anew, an overloaded host) before a
+	// command without a result is given up.
+	patience = 5 * time.Minute
+)
+
+func (s *Session) wait(ctx context.Context, a *attempt) (packages.Result, error) {
+	started := time.Now()
+	asked, answered := started, started
+	// A command of an earlier agent may have ended long ago; ask before the first pause.
+	askNow := a.BootID != s.boot || time.Since(a.Started) > stateEvery
+	for {
+		code, done, err := a.exitCode()
+		if err != nil {
+			return packages.Result{}, err
+		}
+		if done {
+			return s.result(a, code)
+		}
+		if a.BootID != s.boot {
+			return packages.Result{}, &InterruptedError{Command: a.Name, Reason: "the node went down while it ran"}
+		}
+		if askNow || time.Since(asked) >= stateEvery {
+			askNow, asked = false, time.Now()
+			running, reason, err := s.host.backend.state(ctx, a)
+			switch {
+			case err == nil:
+				answered = time.Now()
+			case time.Since(answered) > patience && ctx.Err() == nil:
+				return packages.Result{}, fmt.Errorf("%s: the host does not say whether it still runs: %w", a.Name, err)
+			}
+			if err == nil && !running {
+				return s.ended(ctx, a, reason)
+			}
+		}
+		pause := time.NewTimer(min(max(firstPoll, time.Since(started)/pollShare), slowPoll))
+		select {
+		case <-ctx.Done():
+			pause.Stop()
+			s.abandon(ctx, a)
+			return packages.Result{}, context.Cause(ctx)
+		case <-pause.C:
+		}
+	}
+}
+
+// ended reads the result once more: it is written before the unit ends, but may not have been there when last looked for.
+func (s *Session) ended(ctx context.Context, a *attempt, reason string) (packages.Result, error) {
+	code, done, err := a.exitCode()
+	if err != nil {
+		return packages.Result{}, err
+	}
+	if done {
+		return s.result(a, code)
+	}
+	// A failed unit makes the host "degraded" until it is removed.
+	if err := s.host.backend.stop(ctx, a); err != nil {
+		reason += "; " + err.Error()
+	}
+	return packages.Result{}, &InterruptedError{Command: a.Name, Reason: reason}
+}
+
+func (s *Session) result(a *attempt, code int) (packages.Result, error) {
+	if a.BootID != s.boot {
+		// The status was synced, the output was not.
+		return packages.Result{}, &InterruptedError{Command: a.Name, Reason: "the node went down before its output was read"}
+	}
+	stdout, err := a.output("stdout")
+	if err != nil {
+		return packages.Result{}, err
+	}
+	stderr, err := a.output("stderr")
+	if err != nil {
+		return packages.Result{}, err
+	}
+	return packages.Result{ExitCode: code, Stdout: stdout, Stderr: stderr}, nil
+}
+
+// abandon kills the command of a cancelled context, unless the agent ends and leaves it to its successor.
+func (s *Session) abandon(ctx context.Context, a *attempt) {
+	if errors.Is(context.Cause(ctx), ErrDetach) {
+		return
+	}
+	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*stopTimeout)
+	defer cancel()
+	// If it cannot be killed it is left to itself: the commands that may be cancelled change nothing that a later run
+	// of theirs does not put right.
+	_ = s.host.backend.stop(stop, a)
+}
+
+// validName accepts what is safe in both a path and a unit's name.
+func validName(name string) error {
+	ok := name != "" && len(name) <= 100 && name[0] != '.'
+	for _, r := range name {
+		ok = ok && (r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '-' || r == '.')
+	}
+	if !ok {
+		return fmt.Errorf("%q cannot name an operation, a step or a command", name)
+	}
+	return nil
+}
+
+func scanNumber(name string, n *int) bool {
+	number, _, ok := strings.Cut(name, "-")
+	if !ok {
+		return false
+	}
+	_, err := fmt.Sscanf(number, "%04d", n)
+	return err == nil
+}
+
+func random() string {
+	var b [6]byte
+	_, _ = rand.Read(b[:]) // never fails (crypto/rand)
+	return hex.EncodeToString(b[:])
+}

@@ -1,0 +1,197 @@
+package host
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	systemddbus "github.com/coreos/go-systemd/v22/dbus"
+	"github.com/godbus/dbus/v5"
+)
+
+const (
+	// slice holds all commands, so that a memory limit on system.slice does not hit them.
+	slice = "nodepatch.slice"
+	// callTimeout bounds each call to systemd, which may be executing itself anew.
+	callTimeout = 5 * time.Second
+	// stopTimeout is how long a killed command has to end after SIGTERM, before SIGKILL.
+	stopTimeout = 10 * time.Second
+)
+
+// systemd runs commands as transient units, over systemd's own socket: it is there without D-Bus, and reachable from a
+// container that has the host's root mounted.
+type systemd struct {
+	socket string // by its directory's mount: a re-exec replaces the socket's inode
+}
+
+func (*systemd) String() string { return "systemd" }
+
+// call makes a connection for a few calls. None is kept: systemd sends every connection the signals of every unit, and
+// closes it when it executes itself anew. A connection costs one or two milliseconds.
+func (s *systemd) call(ctx context.Context, f func(context.Context, *systemddbus.Conn) error) error {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	conn, err := systemddbus.NewConnection(func() (*dbus.Conn, error) {
+		c, err := dbus.Dial("unix:path="+s.socket, dbus.WithContext(ctx))
+		if err != nil {
+			return nil, err
+		}
+		if err := c.Auth([]dbus.Auth{dbus.AuthExternal(strconv.Itoa(os.Getuid()))}); err != nil {
+			_ = c.Close()
+			return nil, err
+		}
+		return c, nil // no Hello: this socket is not a bus
+	})
+	if err != nil {
+		return fmt.Errorf("connect to the host's systemd: %w", err)
+	}
+	defer conn.Close()
+	return f(ctx, conn)
+}
+
+func (s *systemd) start(ctx context.Context, a *attempt, argv, env []string) error {
+	argv = escape(argv)
+	properties := []systemddbus.Property{
+		systemddbus.PropExecStart(argv, false),
+		systemddbus.PropDescription("nodepatch: " + a.Name),
+		systemddbus.PropSlice(slice),
+		property("Type", "oneshot"),
+		property("Environment", env),
+		property("TimeoutStopUSec", uint64(stopTimeout.Microseconds())),
+		// systemd itself passes over a score that the kernel refuses it (EPERM, as in a container).
+		property("OOMScoreAdjust", int32(-900)),
+	}
+	var err error
+	for try := range 4 {
+		if try > 0 {
+			select {
+			case <-ctx.Done():
+				return context.Cause(ctx)
+			case <-time.After(50 * time.Millisecond << (2 * try)): // 200 ms, 0.8 s, 3.2 s
+			}
+			// The answer was lost, not the request: systemd may have started it, and it may even be over.
+			if _, done, _ := a.exitCode(); done {
+				return nil
+			}
+		}
+		err = s.call(ctx, func(ctx context.Context, c *systemddbus.Conn) error {
+			_, err := c.StartTransientUnitContext(ctx, a.Unit, "fail", properties, nil)
+			return err
+		})
+		var refused dbus.Error
+		switch {
+		case err == nil || isError(err, "org.freedesktop.systemd1.UnitExists"):
+			return nil
+		case errors.As(err, &refused) && !transient(refused.Name):
+			return err
+		}
+	}
+	return err
+}
+
+// state tells a running unit by its state, not by the JobRemoved signal, which says "done" for a missing program and never
+// comes after a re-exec.
+func (s *systemd) state(ctx context.Context, a *attempt) (running bool, reason string, err error) {
+	var unit, service map[string]any
+	err = s.call(ctx, func(ctx context.Context, c *systemddbus.Conn) error {
+		var err error
+		if unit, err = c.GetUnitPropertiesContext(ctx, a.Unit); err != nil || !over(unit) {
+			return err
+		}
+		service, err = c.GetUnitTypePropertiesContext(ctx, a.Unit, "Service")
+		return err
+	})
+	if err != nil {
+		return false, "", err
+	}
+	if !over(unit) {
+		return true, "", nil
+	}
+	if unit["LoadState"] == "not-found" {
+		return false, "it is neither running nor did it leave a result", nil
+	}
+	return false, fmt.Sprintf("systemd says %v (exit status %v)", service["Result"], service["ExecMainStatus"]), nil
+}
+
+// over: a unit whose start job is still queued is "inactive" too, for some milliseconds after systemd has answered.
+func over(unit map[string]any) bool {
+	switch unit["ActiveState"] {
+	case "failed":
+		return true
+	case "inactive":
+		job, _ := unit["Job"].([]any)
+		return len(job) == 0 || job[0] == uint32(0)
+	}
+	return false
+}
+
+func (s *systemd) stop(ctx context.Context, a *attempt) error {
+	asked := false
+	for {
+		err := s.call(ctx, func(ctx context.Context, c *systemddbus.Conn) error {
+			if !asked {
+				_, err := c.StopUnitContext(ctx, a.Unit, "replace", nil)
+				if isError(err, "org.freedesktop.systemd1.NoSuchUnit") {
+					err = nil
+				}
+				if err != nil {
+					return err
+				}
+				asked = true
+			}
+			unit, err := c.GetUnitPropertiesContext(ctx, a.Unit)
+			if err != nil {
+				return err
+			}
+			if !over(unit) {
+				return errStopping
+			}
+			if unit["ActiveState"] == "failed" {
+				return c.ResetFailedUnitContext(ctx, a.Unit)
+			}
+			return nil
+		})
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("stop %s: %w", a.Unit, err)
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}
+
+var errStopping = errors.New("unit is still stopping")
+
+// escape doubles every dollar sign, because systemd expands $NAME, ${NAME} and $$ in a command line, over D-Bus too. (It
+// expands % specifiers only when it reads a unit file.)
+func escape(argv []string) []string {
+	escaped := make([]string, len(argv))
+	for i, arg := range argv {
+		escaped[i] = strings.ReplaceAll(arg, "$", "$$")
+	}
+	return escaped
+}
+
+func property(name string, value any) systemddbus.Property {
+	return systemddbus.Property{Name: name, Value: dbus.MakeVariant(value)}
+}
+
+func isError(err error, name string) bool {
+	var e dbus.Error
+	return errors.As(err, &e) && e.Name == name
+}
+
+// transient errors are those of the way to systemd, not its refusals.
+func transient(name string) bool {
+	switch name {
+	case "org.freedesktop.DBus.Error.NoReply", "org.freedesktop.DBus.Error.Timeout", "org.freedesktop.DBus.Error.Disconnected":
+		return true
+	}
+	return false
+}
