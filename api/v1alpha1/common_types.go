@@ -1,0 +1,358 @@
+package v1alpha1
+
+import (
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
+)
+
+// Action is what a task does on its nodes.
+//
+// +kubebuilder:validation:Enum=Scan;Download;Deploy
+type Action string
+
+const (
+	// ActionScan finds missing patches and changes nothing on the node.
+	ActionScan Action = "Scan"
+	// ActionDownload scans, then stages packages on the node's disk.
+	ActionDownload Action = "Download"
+	// ActionDeploy scans, downloads and installs, and reboots where needed.
+	ActionDeploy Action = "Deploy"
+)
+
+// Classification is the kind of defect that a patch mends.
+//
+// +kubebuilder:validation:Enum=Security;Bugfix;Enhancement;Other
+type Classification string
+
+const (
+	// ClassificationSecurity mends a vulnerability.
+	ClassificationSecurity Classification = "Security"
+	// ClassificationBugfix mends a defect.
+	ClassificationBugfix Classification = "Bugfix"
+	// ClassificationEnhancement adds something.
+	ClassificationEnhancement Classification = "Enhancement"
+	// ClassificationOther is everything the vendor does not classify.
+	ClassificationOther Classification = "Other"
+)
+
+// Severity is the vendor's rating of a patch. Package managers without
+// ratings (apt) leave it Unknown.
+//
+// +kubebuilder:validation:Enum=Critical;Important;Moderate;Low;Unknown
+type Severity string
+
+const (
+	// SeverityCritical is the vendor's highest rating.
+	SeverityCritical Severity = "Critical"
+	// SeverityImportant is the vendor's second rating.
+	SeverityImportant Severity = "Important"
+	// SeverityModerate is the vendor's third rating.
+	SeverityModerate Severity = "Moderate"
+	// SeverityLow is the vendor's lowest rating.
+	SeverityLow Severity = "Low"
+	// SeverityUnknown says that the vendor published no rating.
+	SeverityUnknown Severity = "Unknown"
+)
+
+// Schedule is a cron expression with five fields: minute, hour, day of month,
+// month and day of week. Names (JAN, SAT), lists, ranges and steps are allowed.
+//
+// +kubebuilder:validation:MinLength=9
+// +kubebuilder:validation:MaxLength=128
+// +kubebuilder:validation:XValidation:rule="self.matches('^ *([*]|[0-5]?[0-9](-[0-5]?[0-9])?)(/[1-9][0-9]?)?(,([*]|[0-5]?[0-9](-[0-5]?[0-9])?)(/[1-9][0-9]?)?)* +[^ ]+ +[^ ]+ +[^ ]+ +[^ ]+ *$')",message="a schedule has five fields, and the first is the minute: 0 to 59, such as 30, 0,30 or */15"
+// +kubebuilder:validation:XValidation:rule="self.matches('^ *[^ ]+ +([*]|([01]?[0-9]|2[0-3])(-([01]?[0-9]|2[0-3]))?)(/[1-9][0-9]?)?(,([*]|([01]?[0-9]|2[0-3])(-([01]?[0-9]|2[0-3]))?)(/[1-9][0-9]?)?)* ')",message="the second field of a schedule is the hour: 0 to 23, such as 1, 1-5 or */6"
+// +kubebuilder:validation:XValidation:rule="self.matches('^ *[^ ]+ +[^ ]+ +([*?]|(0?[1-9]|[12][0-9]|3[01])(-(0?[1-9]|[12][0-9]|3[01]))?)(/[1-9][0-9]?)?(,([*]|(0?[1-9]|[12][0-9]|3[01])(-(0?[1-9]|[12][0-9]|3[01]))?)(/[1-9][0-9]?)?)* ')",message="the third field of a schedule is the day of the month: 1 to 31, such as 1, 1,15 or *"
+// +kubebuilder:validation:XValidation:rule="self.matches('^ *[^ ]+ +[^ ]+ +[^ ]+ +([*]|(0?[1-9]|1[0-2]|(?i:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec))(-(0?[1-9]|1[0-2]|(?i:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)))?)(/[1-9][0-9]?)?(,(0?[1-9]|1[0-2]|(?i:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec))(-(0?[1-9]|1[0-2]|(?i:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)))?)* ')",message="the fourth field of a schedule is the month: 1 to 12 or JAN to DEC, such as *, 3 or JAN,JUL"
+// +kubebuilder:validation:XValidation:rule="self.matches('^ *[^ ]+ +[^ ]+ +[^ ]+ +[^ ]+ +([*?]|([0-6]|(?i:sun|mon|tue|wed|thu|fri|sat))(-([0-6]|(?i:sun|mon|tue|wed|thu|fri|sat)))?)(/[1-7])?(,([0-6]|(?i:sun|mon|tue|wed|thu|fri|sat))(-([0-6]|(?i:sun|mon|tue|wed|thu|fri|sat)))?)* *$')",message="the fifth and last field of a schedule is the day of the week: 0 to 6 or SUN to SAT, such as *, SAT or MON-FRI"
+type Schedule string
+
+// TimeZone is a name of the IANA time zone database, such as Europe/Berlin.
+//
+// +kubebuilder:validation:MinLength=1
+// +kubebuilder:validation:MaxLength=64
+// +kubebuilder:validation:XValidation:rule="self != 'Local' && !self.contains(':') && timestamp('2024-01-01T00:00:00Z').getHours(self) >= 0",message="a time zone is a name of the IANA database, such as UTC or Europe/Berlin"
+type TimeZone string
+
+// PackagePattern is a package name in which * stands for any characters and ?
+// for one.
+//
+// +kubebuilder:validation:MinLength=1
+// +kubebuilder:validation:MaxLength=128
+// +kubebuilder:validation:XValidation:rule="self.matches('^[a-zA-Z0-9*?+._:~@-]+$')",message="a package pattern has letters, digits, + . _ : ~ @ -, and the wildcards * and ?"
+type PackagePattern string
+
+// TaskTemplate is what a run does: the body of a policy's named task, or of a
+// task that a person starts with options of its own.
+type TaskTemplate struct {
+	// action says what the run does: Scan, Download (stage only) or Deploy.
+	// +required
+	Action Action `json:"action,omitempty"`
+	// scan holds the options of the scanning step.
+	// +optional
+	// +kubebuilder:default={}
+	Scan ScanOptions `json:"scan,omitzero"`
+	// patches chooses which missing patches are downloaded and installed. A
+	// scan lists all of them whatever stands here.
+	// +optional
+	Patches *PatchSelection `json:"patches,omitempty"`
+	// rollout bounds how many nodes are worked on at once.
+	// +optional
+	// +kubebuilder:default={}
+	Rollout RolloutOptions `json:"rollout,omitzero"`
+	// drain says when a node's pods are moved away.
+	// +optional
+	Drain *DrainOptions `json:"drain,omitempty"`
+	// reboot says when a node is rebooted.
+	// +optional
+	Reboot *RebootOptions `json:"reboot,omitempty"`
+	// deadline ends the run this long after its start, whatever is left.
+	// +optional
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=32
+	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('1m')",message="a deadline is at least 1m; durations are written like 90m or 72h (days are not a unit)"
+	Deadline *metav1.Duration `json:"deadline,omitempty"`
+}
+
+// ScanOptions are the options of the scanning step.
+type ScanOptions struct {
+	// timeout is how long a node may take to answer, and how long the task
+	// waits for a node that cannot be reached, before the task goes on without it.
+	// +optional
+	// +kubebuilder:default="30m"
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=32
+	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('10s') && duration(self) <= duration('24h')",message="a scan's timeout is between 10s and 24h; durations are written like 90s or 30m"
+	Timeout metav1.Duration `json:"timeout,omitzero"`
+}
+
+// PatchSelection chooses patches. Every list that is given must match; an empty
+// list matches all.
+type PatchSelection struct {
+	// classifications to choose.
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MaxItems=4
+	Classifications []Classification `json:"classifications,omitempty"`
+	// severities to choose, where the vendor publishes them.
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MaxItems=5
+	Severities []Severity `json:"severities,omitempty"`
+	// include chooses package names.
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MaxItems=256
+	Include []PackagePattern `json:"include,omitempty"`
+	// exclude leaves package names out, also ones that another list chose.
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MaxItems=256
+	Exclude []PackagePattern `json:"exclude,omitempty"`
+	// advisories chooses patches of these advisories, such as DSA-5925-1 or
+	// RHSA-2026:1234.
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MaxItems=256
+	// +kubebuilder:validation:items:MinLength=1
+	// +kubebuilder:validation:items:MaxLength=128
+	Advisories []string `json:"advisories,omitempty"`
+	// cves chooses patches that mend these vulnerabilities.
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MaxItems=256
+	// +kubebuilder:validation:items:MaxLength=32
+	// +kubebuilder:validation:items:Pattern="^CVE-[0-9]{4}-[0-9]{4,}$"
+	CVEs []string `json:"cves,omitempty"`
+	// minimumAge leaves out patches first seen more recently than this.
+	// +optional
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=32
+	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('0s')",message="minimumAge is a duration such as 72h (days are not a unit)"
+	MinimumAge *metav1.Duration `json:"minimumAge,omitempty"`
+	// kubernetesPackages says whether the packages that Kubernetes upgrades
+	// itself (kubelet, kubeadm, kubectl, cri-tools, kubernetes-cni) are chosen.
+	// +optional
+	// +kubebuilder:default=Exclude
+	KubernetesPackages KubernetesPackages `json:"kubernetesPackages,omitempty"`
+}
+
+// KubernetesPackages says what happens to the packages of Kubernetes itself.
+//
+// +kubebuilder:validation:Enum=Exclude;Include
+type KubernetesPackages string
+
+const (
+	// KubernetesPackagesExclude never installs them.
+	KubernetesPackagesExclude KubernetesPackages = "Exclude"
+	// KubernetesPackagesInclude treats them as any other package.
+	KubernetesPackagesInclude KubernetesPackages = "Include"
+)
+
+// RolloutOptions bound how many nodes are worked on at once.
+type RolloutOptions struct {
+	// maxParallelScans is how many nodes scan or download at once.
+	// +optional
+	// +kubebuilder:default=50
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=5000
+	MaxParallelScans int32 `json:"maxParallelScans,omitempty"`
+	// maxUnavailable is how many of the policy's nodes may be unavailable at
+	// once, for any cause: a number, or a percentage of which at least one
+	// node is left.
+	// +optional
+	// +kubebuilder:default=1
+	// +kubebuilder:validation:XIntOrString
+	// +kubebuilder:validation:MaxLength=4
+	// +kubebuilder:validation:Pattern="^([1-9][0-9]?|100)%$"
+	// +kubebuilder:validation:XValidation:rule="type(self) != int || int(self) >= 1",message="give a number of nodes of at least 1, or a percentage such as 10%"
+	MaxUnavailable *intstr.IntOrString `json:"maxUnavailable,omitempty"`
+	// maxFailures is how many failed nodes the rollout tolerates before it halts.
+	// +optional
+	// +kubebuilder:default=1
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=5000
+	MaxFailures *int32 `json:"maxFailures,omitempty"`
+	// topologyKey is a node label: nodes with different values of it are never
+	// disrupted at the same time.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=317
+	TopologyKey string `json:"topologyKey,omitempty"`
+	// waves divide the nodes into groups that go one after the other.
+	// +optional
+	// +listType=map
+	// +listMapKey=name
+	// +kubebuilder:validation:MaxItems=16
+	Waves []Wave `json:"waves,omitempty"`
+	// soak is how long a node is watched after its disruption before the next
+	// one may start.
+	// +optional
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=32
+	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('0s')",message="soak is a duration such as 10m"
+	Soak *metav1.Duration `json:"soak,omitempty"`
+}
+
+// Wave is a group of nodes within a rollout.
+//
+// +kubebuilder:validation:XValidation:rule="has(self.nodeSelector) != has(self.size)",message="a wave has either a nodeSelector or a size"
+type Wave struct {
+	// name of the wave.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
+	Name string `json:"name,omitempty"`
+	// nodeSelector puts the nodes that it selects into this wave.
+	// +optional
+	NodeSelector *metav1.LabelSelector `json:"nodeSelector,omitempty"`
+	// size puts this many of the nodes that are left into this wave: a number
+	// or a percentage.
+	// +optional
+	// +kubebuilder:validation:XIntOrString
+	// +kubebuilder:validation:MaxLength=4
+	// +kubebuilder:validation:Pattern="^([1-9][0-9]?|100)%$"
+	// +kubebuilder:validation:XValidation:rule="type(self) != int || int(self) >= 1",message="give a number of nodes of at least 1, or a percentage such as 10%"
+	Size *intstr.IntOrString `json:"size,omitempty"`
+	// soak is how long to wait after this wave.
+	// +optional
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=32
+	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('0s')",message="soak is a duration such as 24h"
+	Soak *metav1.Duration `json:"soak,omitempty"`
+	// maxFailures of this wave; the rollout's if not set.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=5000
+	MaxFailures *int32 `json:"maxFailures,omitempty"`
+}
+
+// DrainWhen says at which point a node is drained.
+//
+// +kubebuilder:validation:Enum=Never;BeforeReboot;BeforeInstall
+type DrainWhen string
+
+const (
+	// DrainNever leaves the pods where they are.
+	DrainNever DrainWhen = "Never"
+	// DrainBeforeReboot drains a node that has to reboot.
+	DrainBeforeReboot DrainWhen = "BeforeReboot"
+	// DrainBeforeInstall drains every node before packages are installed.
+	DrainBeforeInstall DrainWhen = "BeforeInstall"
+)
+
+// DrainOptions say when and how a node is drained.
+type DrainOptions struct {
+	// when the node is drained.
+	// +optional
+	// +kubebuilder:default=BeforeReboot
+	When DrainWhen `json:"when,omitempty"`
+	// timeout after which the drain is undone and the node counted as failed.
+	// +optional
+	// +kubebuilder:default="15m"
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=32
+	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('10s')",message="a drain's timeout is at least 10s; durations are written like 15m"
+	Timeout metav1.Duration `json:"timeout,omitzero"`
+}
+
+// RebootWhen says in which case a node is rebooted.
+//
+// +kubebuilder:validation:Enum=Never;IfRequired;Always
+type RebootWhen string
+
+const (
+	// RebootNever leaves a node that needs a reboot waiting for one.
+	RebootNever RebootWhen = "Never"
+	// RebootIfRequired reboots a node that needs it.
+	RebootIfRequired RebootWhen = "IfRequired"
+	// RebootAlways reboots every node on which something was installed.
+	RebootAlways RebootWhen = "Always"
+)
+
+// RebootOptions say when a node is rebooted.
+type RebootOptions struct {
+	// when the node is rebooted.
+	// +optional
+	// +kubebuilder:default=IfRequired
+	When RebootWhen `json:"when,omitempty"`
+	// timeout after which a node that has not come back is counted as failed.
+	// +optional
+	// +kubebuilder:default="20m"
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=32
+	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('1m')",message="a reboot's timeout is at least 1m; durations are written like 20m"
+	Timeout metav1.Duration `json:"timeout,omitzero"`
+}
+
+// RetryLimits are the failed attempts after which a patch is not tried again.
+type RetryLimits struct {
+	// download is the limit of failed downloads of one patch.
+	// +optional
+	// +kubebuilder:default=11
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=1000
+	Download int32 `json:"download,omitempty"`
+	// install is the limit of failed installations of one patch.
+	// +optional
+	// +kubebuilder:default=4
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=1000
+	Install int32 `json:"install,omitempty"`
+}
+
+// HandledButtons remembers the last token of each button that carried one, so
+// that a button which Git puts back is not pressed twice.
+type HandledButtons struct {
+	// clearRetries is the last token of nodepatch.io/clear-retries.
+	// +optional
+	// +kubebuilder:validation:MaxLength=128
+	ClearRetries string `json:"clearRetries,omitempty"`
+	// clearLog is the last token of nodepatch.io/clear-log.
+	// +optional
+	// +kubebuilder:validation:MaxLength=128
+	ClearLog string `json:"clearLog,omitempty"`
+	// updatePatchData is the last token of nodepatch.io/update-patch-data.
+	// +optional
+	// +kubebuilder:validation:MaxLength=128
+	UpdatePatchData string `json:"updatePatchData,omitempty"`
+}

@@ -1,0 +1,220 @@
+package v1alpha1
+
+import (
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// PatchAssignment is what one node is asked to do, and what it is doing this
+// minute, under the node's name. It is the only object that the node's agent
+// watches. People read it; only nodepatch writes it.
+//
+// +genclient
+// +genclient:nonNamespaced
+// +kubebuilder:object:root=true
+// +kubebuilder:subresource:status
+// +kubebuilder:resource:scope=Cluster,shortName=pa,categories=nodepatch
+// +kubebuilder:selectablefield:JSONPath=`.spec.policy`
+// +kubebuilder:printcolumn:name="Policy",type=string,JSONPath=`.spec.policy`
+// +kubebuilder:printcolumn:name="Task",type=string,JSONPath=`.spec.operation.task`,description="Task that the node was given last"
+// +kubebuilder:printcolumn:name="Answered",type=string,JSONPath=`.status.agent.task`,description="Task that the agent last said something about"
+// +kubebuilder:printcolumn:name="Step",type=string,JSONPath=`.status.agent.step`,description="Where the agent stands with it"
+// +kubebuilder:printcolumn:name="Since",type=date,JSONPath=`.status.agent.time`
+// +kubebuilder:printcolumn:name="Agent",type=string,JSONPath=`.status.controller.agent`,description="Whether the node's agent is there"
+// +kubebuilder:printcolumn:name="Message",type=string,JSONPath=`.status.agent.message`
+// +kubebuilder:printcolumn:name="Waits",type=string,JSONPath=`.status.controller.message`,description="What the manager waits for",priority=1
+type PatchAssignment struct {
+	metav1.TypeMeta `json:",inline"`
+	// metadata is standard object metadata.
+	// +optional
+	metav1.ObjectMeta `json:"metadata,omitzero"`
+	// spec is what the manager asks for.
+	// +optional
+	Spec PatchAssignmentSpec `json:"spec,omitzero"`
+	// status is what happens on the node.
+	// +optional
+	Status PatchAssignmentStatus `json:"status,omitzero"`
+}
+
+// PatchAssignmentSpec is what the manager asks a node's agent for.
+type PatchAssignmentSpec struct {
+	// policy that governs the node.
+	// +optional
+	// +kubebuilder:validation:MaxLength=63
+	Policy string `json:"policy,omitempty"`
+	// operation is the node's part of a task. When it goes away or is replaced
+	// before it ended, the agent ends it at the next safe point.
+	// +optional
+	Operation *Operation `json:"operation,omitempty"`
+}
+
+// Operation is one node's part of a task.
+type Operation struct {
+	// id of the operation: the UID of the task, as a task visits a node once.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=64
+	ID string `json:"id,omitempty"`
+	// task that the operation belongs to.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
+	Task string `json:"task,omitempty"`
+	// step that the agent may go up to.
+	// +required
+	Step Step `json:"step,omitempty"`
+	// assignedAt is when the manager asked.
+	// +required
+	AssignedAt metav1.Time `json:"assignedAt,omitzero"`
+	// deadline is when the manager stops waiting for an answer; an agent that
+	// comes back later does not begin.
+	// +required
+	Deadline metav1.Time `json:"deadline,omitzero"`
+}
+
+// Step is a step of a node's way through a task.
+//
+// +kubebuilder:validation:Enum=Pending;Scanning;Downloading;Waiting;Draining;Installing;Rebooting;Verifying;Done;Failed;Stopped
+type Step string
+
+const (
+	// StepPending has not begun.
+	StepPending Step = "Pending"
+	// StepScanning looks for missing patches.
+	StepScanning Step = "Scanning"
+	// StepDownloading stages packages.
+	StepDownloading Step = "Downloading"
+	// StepWaiting is ready to be disrupted.
+	StepWaiting Step = "Waiting"
+	// StepDraining has pods moved away.
+	StepDraining Step = "Draining"
+	// StepInstalling installs packages.
+	StepInstalling Step = "Installing"
+	// StepRebooting is on the way down or up.
+	StepRebooting Step = "Rebooting"
+	// StepVerifying is checked.
+	StepVerifying Step = "Verifying"
+	// StepDone ended with success.
+	StepDone Step = "Done"
+	// StepFailed ended without success.
+	StepFailed Step = "Failed"
+	// StepStopped was ended by the manager.
+	StepStopped Step = "Stopped"
+)
+
+// Ended says whether a step is the last of its operation.
+func (s Step) Ended() bool {
+	return s == StepDone || s == StepFailed || s == StepStopped
+}
+
+// PatchAssignmentStatus is what happens on a node, by its two writers.
+type PatchAssignmentStatus struct {
+	// agent is the half that the node's agent writes.
+	// +optional
+	Agent *AgentStatus `json:"agent,omitempty"`
+	// controller is the half that the manager writes.
+	// +optional
+	Controller *ControllerStatus `json:"controller,omitempty"`
+}
+
+// AgentStatus is what a node's agent says.
+type AgentStatus struct {
+	// operationID that the agent works on, or worked on last.
+	// +optional
+	// +kubebuilder:validation:MaxLength=64
+	OperationID string `json:"operationID,omitempty"`
+	// task of that operation.
+	// +optional
+	// +kubebuilder:validation:MaxLength=63
+	Task string `json:"task,omitempty"`
+	// step that the operation has reached.
+	// +optional
+	Step Step `json:"step,omitempty"`
+	// time at which it reached the step.
+	// +optional
+	Time *metav1.Time `json:"time,omitempty"`
+	// reason in one word, one of the reasons of this API.
+	// +optional
+	// +kubebuilder:validation:MaxLength=128
+	Reason string `json:"reason,omitempty"`
+	// message in a sentence.
+	// +optional
+	// +kubebuilder:validation:MaxLength=1024
+	Message string `json:"message,omitempty"`
+	// counts of the node's patches, once the operation has ended.
+	// +optional
+	Counts *PatchCounts `json:"counts,omitempty"`
+	// version of the agent.
+	// +optional
+	// +kubebuilder:validation:MaxLength=128
+	Version string `json:"version,omitempty"`
+	// earlier are the last operations that ended before this one, newest
+	// first, so that a task finds its outcome after the node went on to the next.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=8
+	Earlier []EndedOperation `json:"earlier,omitempty"`
+}
+
+// EndedOperation is the outcome of an operation.
+type EndedOperation struct {
+	// operationID that ended.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=64
+	OperationID string `json:"operationID,omitempty"`
+	// step with which it ended: Done, Failed or Stopped.
+	// +required
+	Step Step `json:"step,omitempty"`
+	// time at which it ended.
+	// +optional
+	Time *metav1.Time `json:"time,omitempty"`
+	// reason in one word.
+	// +optional
+	// +kubebuilder:validation:MaxLength=128
+	Reason string `json:"reason,omitempty"`
+	// message in a sentence.
+	// +optional
+	// +kubebuilder:validation:MaxLength=1024
+	Message string `json:"message,omitempty"`
+	// counts of the node's patches at that time.
+	// +optional
+	Counts *PatchCounts `json:"counts,omitempty"`
+}
+
+// AgentPresence says whether a node's agent is there.
+//
+// +kubebuilder:validation:Enum=Ready;NotReady;Absent
+type AgentPresence string
+
+const (
+	// AgentReady says that the agent's pod is ready.
+	AgentReady AgentPresence = "Ready"
+	// AgentNotReady says that the agent's pod is not ready.
+	AgentNotReady AgentPresence = "NotReady"
+	// AgentAbsent says that there is no agent's pod on the node.
+	AgentAbsent AgentPresence = "Absent"
+)
+
+// ControllerStatus is what the manager says about a node.
+type ControllerStatus struct {
+	// agent says whether the node's agent is there.
+	// +optional
+	Agent AgentPresence `json:"agent,omitempty"`
+	// reason for which the node waits, in one word.
+	// +optional
+	// +kubebuilder:validation:MaxLength=128
+	Reason string `json:"reason,omitempty"`
+	// message for which the node waits, in a sentence.
+	// +optional
+	// +kubebuilder:validation:MaxLength=1024
+	Message string `json:"message,omitempty"`
+}
+
+// PatchAssignmentList is a list of PatchAssignments.
+//
+// +kubebuilder:object:root=true
+type PatchAssignmentList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitzero"`
+	Items           []PatchAssignment `json:"items"`
+}

@@ -1,0 +1,219 @@
+package v1alpha1
+
+import (
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// PatchPolicy governs a group of nodes: which they are, when they may be
+// disrupted, and which tasks run on them. It is meant to be kept in Git.
+//
+// +genclient
+// +genclient:nonNamespaced
+// +kubebuilder:object:root=true
+// +kubebuilder:subresource:status
+// +kubebuilder:resource:scope=Cluster,shortName=pp,categories=nodepatch
+// +kubebuilder:printcolumn:name="Nodes",type=integer,JSONPath=`.status.nodes.governed`,description="Nodes that this policy governs"
+// +kubebuilder:printcolumn:name="Scanned",type=integer,JSONPath=`.status.nodes.scanned`,description="Nodes with a scan younger than maxScanAge"
+// +kubebuilder:printcolumn:name="Patched",type=integer,JSONPath=`.status.nodes.patched`,description="Scanned nodes on which no patch is missing"
+// +kubebuilder:printcolumn:name="Security",type=integer,JSONPath=`.status.patches.security`,description="Missing security patches over all nodes"
+// +kubebuilder:printcolumn:name="Suspended",type=boolean,JSONPath=`.spec.suspend`,priority=1
+// +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`
+// +kubebuilder:printcolumn:name="Why",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].message`
+// +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
+// +kubebuilder:validation:XValidation:rule="self.metadata.name.size() <= 63",message="a policy's name has at most 63 characters, as it is used as a label"
+// +kubebuilder:validation:XValidation:rule="!has(self.spec.tasks) || self.spec.tasks.all(t, self.metadata.name.size() + t.name.size() <= 51)",message="the names of the policy and of each of its tasks have together at most 51 characters, as a scheduled run is named after both"
+type PatchPolicy struct {
+	metav1.TypeMeta `json:",inline"`
+	// metadata is standard object metadata.
+	// +optional
+	metav1.ObjectMeta `json:"metadata,omitzero"`
+	// spec is what a person decided.
+	// +required
+	Spec PatchPolicySpec `json:"spec,omitzero"`
+	// status is what the manager observed.
+	// +optional
+	// +default={"observedGeneration": -1}
+	Status PatchPolicyStatus `json:"status,omitzero"`
+}
+
+// ManualTasks says who may start a task.
+//
+// +kubebuilder:validation:Enum=Allowed;Denied
+type ManualTasks string
+
+const (
+	// ManualTasksAllowed lets people start tasks.
+	ManualTasksAllowed ManualTasks = "Allowed"
+	// ManualTasksDenied leaves it to the schedule alone.
+	ManualTasksDenied ManualTasks = "Denied"
+)
+
+// PatchPolicySpec is what a person decided.
+type PatchPolicySpec struct {
+	// nodeSelector selects the nodes; an empty selector selects all of them.
+	// +required
+	NodeSelector *metav1.LabelSelector `json:"nodeSelector,omitempty"`
+	// priority decides which policy governs a node that several select: the
+	// highest; among equals the oldest, then the first by name.
+	// +optional
+	// +kubebuilder:default=0
+	// +kubebuilder:validation:Minimum=-1000000
+	// +kubebuilder:validation:Maximum=1000000
+	Priority int32 `json:"priority,omitempty"`
+	// suspend holds back everything that this policy would start.
+	// +optional
+	// +kubebuilder:default=false
+	Suspend bool `json:"suspend,omitempty"`
+	// manualTasks says whether a person may start a task, or the schedule alone.
+	// +optional
+	// +kubebuilder:default=Allowed
+	ManualTasks ManualTasks `json:"manualTasks,omitempty"`
+	// maxScanAge is the age at which a node's last scan is overdue.
+	// +optional
+	// +kubebuilder:default="720h"
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=32
+	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('1h')",message="maxScanAge is at least 1h; durations are written like 720h (days are not a unit)"
+	MaxScanAge metav1.Duration `json:"maxScanAge,omitzero"`
+	// retryLimits are the failed attempts after which a patch is blocked.
+	// +optional
+	// +kubebuilder:default={}
+	RetryLimits RetryLimits `json:"retryLimits,omitzero"`
+	// maintenanceWindows are when nodes may be disrupted; without one, always.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=64
+	MaintenanceWindows []MaintenanceWindow `json:"maintenanceWindows,omitempty"`
+	// tasks are the policy's named tasks.
+	// +optional
+	// +listType=map
+	// +listMapKey=name
+	// +kubebuilder:validation:MaxItems=64
+	Tasks []NamedTask `json:"tasks,omitempty"`
+	// history is how many finished tasks of the schedule are kept.
+	// +optional
+	// +kubebuilder:default={}
+	History HistoryLimits `json:"history,omitzero"`
+}
+
+// MaintenanceWindow is a recurring span of time.
+type MaintenanceWindow struct {
+	// schedule says when the window opens.
+	// +required
+	Schedule Schedule `json:"schedule,omitempty"`
+	// duration says how long it stays open, 10m to 168h.
+	// +required
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=32
+	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('10m') && duration(self) <= duration('168h')",message="a maintenance window stays open for 10m to 168h; durations are written like 5h or 90m"
+	Duration metav1.Duration `json:"duration,omitzero"`
+	// timeZone of the schedule.
+	// +optional
+	// +kubebuilder:default=UTC
+	TimeZone TimeZone `json:"timeZone,omitempty"`
+}
+
+// NamedTask is a task that a policy offers, by hand or on a schedule.
+type NamedTask struct {
+	// name of the task, by which a PatchTask asks for it.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=50
+	// +kubebuilder:validation:XValidation:rule="self.matches('^[a-z0-9]([a-z0-9-]*[a-z0-9])?$')",message="a task's name has lower-case letters, digits and -, and begins and ends with a letter or digit"
+	Name string `json:"name,omitempty"`
+	// schedule starts the task; without one it is only started by hand.
+	// +optional
+	Schedule *Schedule `json:"schedule,omitempty"`
+	// timeZone of the schedule.
+	// +optional
+	// +kubebuilder:default=UTC
+	TimeZone TimeZone `json:"timeZone,omitempty"`
+	// template is what the task does.
+	// +required
+	Template TaskTemplate `json:"template,omitzero"`
+}
+
+// HistoryLimits are how many finished tasks of the schedule are kept.
+type HistoryLimits struct {
+	// succeeded is how many successful tasks are kept.
+	// +optional
+	// +kubebuilder:default=3
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=100
+	Succeeded *int32 `json:"succeeded,omitempty"`
+	// failed is how many failed or stopped tasks are kept.
+	// +optional
+	// +kubebuilder:default=3
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=100
+	Failed *int32 `json:"failed,omitempty"`
+}
+
+// PatchPolicyStatus is what the manager observed.
+type PatchPolicyStatus struct {
+	// observedGeneration is the generation of the spec that this status is
+	// about; -1 before the first look.
+	// +optional
+	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
+	// conditions: Ready, Conflicting, Reconciling and Stalled.
+	// +optional
+	// +listType=map
+	// +listMapKey=type
+	// +kubebuilder:validation:MaxItems=16
+	Conditions []metav1.Condition `json:"conditions,omitempty"`
+	// nodes counts the policy's nodes.
+	// +optional
+	Nodes *PolicyNodeCounts `json:"nodes,omitempty"`
+	// patches counts the missing patches of all the policy's nodes.
+	// +optional
+	Patches *PatchCounts `json:"patches,omitempty"`
+	// nextRuns says when each scheduled task runs next.
+	// +optional
+	// +listType=map
+	// +listMapKey=task
+	// +kubebuilder:validation:MaxItems=64
+	NextRuns []NextRun `json:"nextRuns,omitempty"`
+	// handled remembers the tokens of buttons that were pressed.
+	// +optional
+	Handled *HandledButtons `json:"handled,omitempty"`
+}
+
+// PolicyNodeCounts counts a policy's nodes.
+type PolicyNodeCounts struct {
+	// selected is how many nodes the selector selects.
+	// +optional
+	Selected int32 `json:"selected"`
+	// governed is how many of them no stronger policy governs.
+	// +optional
+	Governed int32 `json:"governed"`
+	// scanned is how many governed nodes have a scan younger than maxScanAge.
+	// +optional
+	Scanned int32 `json:"scanned"`
+	// patched is how many scanned nodes miss no patch.
+	// +optional
+	Patched int32 `json:"patched"`
+	// rebootRequired is how many nodes wait for a reboot.
+	// +optional
+	RebootRequired int32 `json:"rebootRequired"`
+}
+
+// NextRun is the next run of a scheduled task.
+type NextRun struct {
+	// task is the name of the policy's task.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
+	Task string `json:"task,omitempty"`
+	// time of the next run.
+	// +required
+	Time metav1.Time `json:"time,omitzero"`
+}
+
+// PatchPolicyList is a list of PatchPolicies.
+//
+// +kubebuilder:object:root=true
+type PatchPolicyList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitzero"`
+	Items           []PatchPolicy `json:"items"`
+}

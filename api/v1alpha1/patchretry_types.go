@@ -1,0 +1,102 @@
+package v1alpha1
+
+import (
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// PatchRetry counts the failed attempts of one node, under the node's name. The
+// agent counts, the manager clears, each with the object's resourceVersion.
+//
+// +genclient
+// +genclient:nonNamespaced
+// +kubebuilder:object:root=true
+// +kubebuilder:subresource:status
+// +kubebuilder:resource:scope=Cluster,shortName=pr,categories=nodepatch
+// +kubebuilder:printcolumn:name="Counted",type=integer,JSONPath=`.status.counted`,description="Patches with failed attempts"
+// +kubebuilder:printcolumn:name="Blocked",type=integer,JSONPath=`.status.blocked`,description="Patches that used up their retries"
+// +kubebuilder:printcolumn:name="What",type=string,JSONPath=`.status.patches[*].name`,description="Which patches they are"
+// +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
+type PatchRetry struct {
+	metav1.TypeMeta `json:",inline"`
+	// metadata is standard object metadata.
+	// +optional
+	metav1.ObjectMeta `json:"metadata,omitzero"`
+	// status holds the counts.
+	// +optional
+	Status PatchRetryStatus `json:"status,omitzero"`
+}
+
+// PatchRetryStatus holds the counts of one node.
+type PatchRetryStatus struct {
+	// counted is how many patches have failed attempts.
+	// +optional
+	Counted int32 `json:"counted,omitempty"`
+	// blocked is how many of them used up their retries.
+	// +optional
+	Blocked int32 `json:"blocked,omitempty"`
+	// patches with failed attempts. A patch that was installed, or is no
+	// longer offered, loses its entry.
+	// +optional
+	// +listType=map
+	// +listMapKey=name
+	// +listMapKey=version
+	// +kubebuilder:validation:MaxItems=1000
+	Patches []PatchAttempts `json:"patches,omitempty"`
+	// handled remembers the tokens of buttons that were pressed.
+	// +optional
+	Handled *HandledButtons `json:"handled,omitempty"`
+}
+
+// BlockedAt is the step at which a patch used up its retries.
+//
+// +kubebuilder:validation:Enum=Download;Install
+type BlockedAt string
+
+const (
+	// BlockedAtDownload says that the limit of downloads is reached.
+	BlockedAtDownload BlockedAt = "Download"
+	// BlockedAtInstall says that the limit of installations is reached.
+	BlockedAtInstall BlockedAt = "Install"
+)
+
+// PatchAttempts counts the failed attempts of one patch.
+type PatchAttempts struct {
+	// name of the package.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=256
+	Name string `json:"name,omitempty"`
+	// version that was tried.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=256
+	Version string `json:"version,omitempty"`
+	// downloadFailures is how many downloads failed.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	DownloadFailures int32 `json:"downloadFailures,omitempty"`
+	// installFailures is how many installations failed.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	InstallFailures int32 `json:"installFailures,omitempty"`
+	// lastError is the package manager's own last word.
+	// +optional
+	// +kubebuilder:validation:MaxLength=512
+	LastError string `json:"lastError,omitempty"`
+	// lastTime is when the last attempt failed.
+	// +optional
+	LastTime *metav1.Time `json:"lastTime,omitempty"`
+	// blocked says at which step the patch used up its retries; it is then not
+	// tried again until a person clears its counts.
+	// +optional
+	Blocked BlockedAt `json:"blocked,omitempty"`
+}
+
+// PatchRetryList is a list of PatchRetries.
+//
+// +kubebuilder:object:root=true
+type PatchRetryList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitzero"`
+	Items           []PatchRetry `json:"items"`
+}

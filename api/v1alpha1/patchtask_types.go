@@ -1,0 +1,298 @@
+package v1alpha1
+
+import (
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// PatchTask is one run: applying it starts the run, and its status tells how it
+// goes. Its spec never changes.
+//
+// +genclient
+// +genclient:nonNamespaced
+// +kubebuilder:object:root=true
+// +kubebuilder:subresource:status
+// +kubebuilder:resource:scope=Cluster,shortName=pt,categories=nodepatch
+// +kubebuilder:selectablefield:JSONPath=`.spec.policy`
+// +kubebuilder:selectablefield:JSONPath=`.status.phase`
+// +kubebuilder:printcolumn:name="Policy",type=string,JSONPath=`.spec.policy`
+// +kubebuilder:printcolumn:name="Action",type=string,JSONPath=`.status.template.action`
+// +kubebuilder:printcolumn:name="Phase",type=string,JSONPath=`.status.phase`
+// +kubebuilder:printcolumn:name="Nodes",type=integer,JSONPath=`.status.nodes.total`,description="Nodes that the task is about"
+// +kubebuilder:printcolumn:name="Done",type=integer,JSONPath=`.status.nodes.done`
+// +kubebuilder:printcolumn:name="Failed",type=integer,JSONPath=`.status.nodes.failed`
+// +kubebuilder:printcolumn:name="Unreachable",type=integer,JSONPath=`.status.nodes.unreachable`
+// +kubebuilder:printcolumn:name="Missing",type=integer,JSONPath=`.status.patches.missing`,description="Patches found missing"
+// +kubebuilder:printcolumn:name="Security",type=integer,JSONPath=`.status.patches.security`,description="Security patches found missing"
+// +kubebuilder:printcolumn:name="Message",type=string,JSONPath=`.status.message`
+// +kubebuilder:printcolumn:name="Started",type=date,JSONPath=`.status.startTime`,priority=1
+// +kubebuilder:printcolumn:name="Finished",type=date,JSONPath=`.status.completionTime`,priority=1
+// +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
+// +kubebuilder:validation:XValidation:rule="self.metadata.name.size() <= 63",message="a task's name has at most 63 characters, as it is used as a label"
+type PatchTask struct {
+	metav1.TypeMeta `json:",inline"`
+	// metadata is standard object metadata.
+	// +optional
+	metav1.ObjectMeta `json:"metadata,omitzero"`
+	// spec is what to run. It never changes.
+	// +required
+	Spec PatchTaskSpec `json:"spec,omitzero"`
+	// status tells how the run goes.
+	// +optional
+	// +default={"observedGeneration": -1}
+	Status PatchTaskStatus `json:"status,omitzero"`
+}
+
+// PatchTaskSpec is what to run.
+//
+// +kubebuilder:validation:XValidation:rule="self == oldSelf",message="a task's spec never changes; create another PatchTask instead"
+// +kubebuilder:validation:XValidation:rule="has(self.task) != has(self.template)",message="give exactly one of task (the name of one of the policy's tasks) and template (options of your own)"
+type PatchTaskSpec struct {
+	// policy that governs the nodes of this run.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
+	Policy string `json:"policy,omitempty"`
+	// task is the name of one of the policy's tasks.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
+	Task string `json:"task,omitempty"`
+	// template is options of this run's own, in place of a named task.
+	// +optional
+	Template *TaskTemplate `json:"template,omitempty"`
+	// nodeSelector narrows the policy's nodes.
+	// +optional
+	NodeSelector *metav1.LabelSelector `json:"nodeSelector,omitempty"`
+	// ttlAfterFinished deletes the task this long after it finished; unset, it
+	// is kept. Leave it unset for a task that is kept in Git.
+	// +optional
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=32
+	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('0s')",message="ttlAfterFinished is a duration such as 168h (days are not a unit)"
+	TTLAfterFinished *metav1.Duration `json:"ttlAfterFinished,omitempty"`
+}
+
+// TaskPhase is where a run stands.
+//
+// +kubebuilder:validation:Enum=Pending;Running;Complete;Failed;Stopped
+type TaskPhase string
+
+const (
+	// TaskPending has not been looked at, or waits to begin.
+	TaskPending TaskPhase = "Pending"
+	// TaskRunning is at work on nodes.
+	TaskRunning TaskPhase = "Running"
+	// TaskComplete went over all its nodes, each with success.
+	TaskComplete TaskPhase = "Complete"
+	// TaskFailed was refused, or ended with nodes that failed or stayed away.
+	TaskFailed TaskPhase = "Failed"
+	// TaskStopped was stopped by a person.
+	TaskStopped TaskPhase = "Stopped"
+)
+
+// Trigger is who started a task.
+//
+// +kubebuilder:validation:Enum=Manual;Scheduled;Overdue
+type Trigger string
+
+const (
+	// TriggerManual is a person.
+	TriggerManual Trigger = "Manual"
+	// TriggerScheduled is the policy's schedule.
+	TriggerScheduled Trigger = "Scheduled"
+	// TriggerOverdue is a node whose last scan is older than maxScanAge.
+	TriggerOverdue Trigger = "Overdue"
+)
+
+// PatchTaskStatus tells how a run goes.
+type PatchTaskStatus struct {
+	// observedGeneration is the generation of the spec that this status is
+	// about; -1 before the first look.
+	// +optional
+	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
+	// conditions: Accepted, Complete, Failed, Stopped, Reconciling and Stalled.
+	// +optional
+	// +listType=map
+	// +listMapKey=type
+	// +kubebuilder:validation:MaxItems=16
+	Conditions []metav1.Condition `json:"conditions,omitempty"`
+	// phase is where the run stands.
+	// +optional
+	Phase TaskPhase `json:"phase,omitempty"`
+	// message says in one sentence how the run goes, or why it was refused.
+	// +optional
+	// +kubebuilder:validation:MaxLength=1024
+	Message string `json:"message,omitempty"`
+	// trigger is who started the run.
+	// +optional
+	Trigger Trigger `json:"trigger,omitempty"`
+	// template is what runs: the options of the named task as they were when
+	// the run was accepted, or the task's own.
+	// +optional
+	Template *TaskTemplate `json:"template,omitempty"`
+	// startTime is when the run was accepted.
+	// +optional
+	StartTime *metav1.Time `json:"startTime,omitempty"`
+	// completionTime is when it ended, in whatever way.
+	// +optional
+	CompletionTime *metav1.Time `json:"completionTime,omitempty"`
+	// nodes counts the run's nodes by step.
+	// +optional
+	Nodes *TaskNodeCounts `json:"nodes,omitempty"`
+	// patches counts patches by outcome over the nodes that answered.
+	// +optional
+	Patches *PatchCounts `json:"patches,omitempty"`
+	// failures are the first 20 nodes that failed or could not be reached, by name.
+	// +optional
+	// +listType=map
+	// +listMapKey=node
+	// +kubebuilder:validation:MaxItems=20
+	Failures []NodeFailure `json:"failures,omitempty"`
+	// log holds the last 50 entries of the patch log for this task.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=50
+	Log []LogEntry `json:"log,omitempty"`
+	// handled remembers the tokens of buttons that were pressed.
+	// +optional
+	Handled *HandledButtons `json:"handled,omitempty"`
+}
+
+// TaskNodeCounts counts a run's nodes by step; the steps add up to total.
+type TaskNodeCounts struct {
+	// total is how many nodes the run is about.
+	// +optional
+	Total int32 `json:"total"`
+	// pending nodes have not begun.
+	// +optional
+	Pending int32 `json:"pending"`
+	// scanning nodes look for missing patches.
+	// +optional
+	Scanning int32 `json:"scanning"`
+	// downloading nodes stage packages.
+	// +optional
+	Downloading int32 `json:"downloading"`
+	// waiting nodes are ready to be disrupted.
+	// +optional
+	Waiting int32 `json:"waiting"`
+	// draining nodes have their pods moved away.
+	// +optional
+	Draining int32 `json:"draining"`
+	// installing nodes install packages.
+	// +optional
+	Installing int32 `json:"installing"`
+	// rebooting nodes are on their way down or up.
+	// +optional
+	Rebooting int32 `json:"rebooting"`
+	// verifying nodes are checked.
+	// +optional
+	Verifying int32 `json:"verifying"`
+	// done nodes went through with success.
+	// +optional
+	Done int32 `json:"done"`
+	// failed nodes answered that they failed, or did not answer in time.
+	// +optional
+	Failed int32 `json:"failed"`
+	// unreachable nodes were not Ready, or had no agent, until the timeout.
+	// +optional
+	Unreachable int32 `json:"unreachable"`
+}
+
+// PatchCounts counts patches.
+type PatchCounts struct {
+	// missing is how many patches the package manager offers, whatever their
+	// state.
+	// +optional
+	Missing int32 `json:"missing"`
+	// security is how many of the missing are classified Security.
+	// +optional
+	Security int32 `json:"security"`
+	// bugfix is how many of the missing are classified Bugfix.
+	// +optional
+	Bugfix int32 `json:"bugfix"`
+	// enhancement is how many of the missing are classified Enhancement.
+	// +optional
+	Enhancement int32 `json:"enhancement"`
+	// other is how many of the missing are classified Other.
+	// +optional
+	Other int32 `json:"other"`
+	// held is how many of the missing an administrator put on hold.
+	// +optional
+	Held int32 `json:"held"`
+	// keptBack is how many of the missing the package manager keeps back.
+	// +optional
+	KeptBack int32 `json:"keptBack"`
+	// phased is how many of the missing the vendor has not yet released to
+	// this machine.
+	// +optional
+	Phased int32 `json:"phased"`
+	// excluded is how many of the missing the policy leaves out.
+	// +optional
+	Excluded int32 `json:"excluded"`
+	// installed is how many patches were installed.
+	// +optional
+	Installed int32 `json:"installed"`
+	// failed is how many patches failed to download or install.
+	// +optional
+	Failed int32 `json:"failed"`
+	// blocked is how many patches used up their retries.
+	// +optional
+	Blocked int32 `json:"blocked"`
+}
+
+// NodeFailure is why a node failed.
+type NodeFailure struct {
+	// node that failed.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	Node string `json:"node,omitempty"`
+	// reason in one word, one of the reasons of this API.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=128
+	Reason string `json:"reason,omitempty"`
+	// message in a sentence that says what to do.
+	// +optional
+	// +kubebuilder:validation:MaxLength=1024
+	Message string `json:"message,omitempty"`
+}
+
+// LogEntry is an entry of the patch log.
+type LogEntry struct {
+	// time of the entry.
+	// +required
+	Time metav1.MicroTime `json:"time,omitzero"`
+	// reason in one word.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=128
+	Reason string `json:"reason,omitempty"`
+	// node that the entry is about, if one.
+	// +optional
+	// +kubebuilder:validation:MaxLength=253
+	Node string `json:"node,omitempty"`
+	// message of the entry.
+	// +optional
+	// +kubebuilder:validation:MaxLength=1024
+	Message string `json:"message,omitempty"`
+}
+
+// PatchTaskList is a list of PatchTasks.
+//
+// +kubebuilder:object:root=true
+type PatchTaskList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitzero"`
+	Items           []PatchTask `json:"items"`
+}
+
+// Finished says whether the run has ended, in whatever way.
+func (t *PatchTask) Finished() bool {
+	switch t.Status.Phase {
+	case TaskComplete, TaskFailed, TaskStopped:
+		return true
+	default:
+		return false
+	}
+}

@@ -1,0 +1,161 @@
+package v1alpha1
+
+// Condition types.
+const (
+	// ConditionReady on a PatchPolicy: it is valid and governs its nodes.
+	ConditionReady = "Ready"
+	// ConditionConflicting on a PatchPolicy: another policy of the same
+	// priority selects some of its nodes.
+	ConditionConflicting = "Conflicting"
+	// ConditionAccepted on a PatchTask: the run was allowed to begin.
+	ConditionAccepted = "Accepted"
+	// ConditionComplete on a PatchTask: every node was done with success.
+	ConditionComplete = "Complete"
+	// ConditionFailed on a PatchTask: it was refused, or nodes failed.
+	ConditionFailed = "Failed"
+	// ConditionStopped on a PatchTask: a person stopped it.
+	ConditionStopped = "Stopped"
+	// ConditionReconciling is read by kstatus: work is under way.
+	ConditionReconciling = "Reconciling"
+	// ConditionStalled is read by kstatus: work cannot go on without a person.
+	ConditionStalled = "Stalled"
+	// ConditionScanned on a PatchReport: the last scan succeeded.
+	ConditionScanned = "Scanned"
+	// ConditionPatchDataCurrent on a PatchReport: the last refresh succeeded.
+	ConditionPatchDataCurrent = "PatchDataCurrent"
+	// ConditionPackagesConsistent on a PatchReport: no package is half
+	// installed and the package database was not interrupted.
+	ConditionPackagesConsistent = "PackagesConsistent"
+)
+
+// Reasons of conditions of PatchPolicies.
+const (
+	// ReasonGoverning: the policy governs at least one node.
+	ReasonGoverning = "Governing"
+	// ReasonNoNodes: the selector selects no node.
+	ReasonNoNodes = "NoNodesSelected"
+	// ReasonOverruled: stronger policies govern every node it selects.
+	ReasonOverruled = "Overruled"
+	// ReasonInvalidSelector: the selector cannot be parsed.
+	ReasonInvalidSelector = "InvalidSelector"
+	// ReasonInvalidSchedule: a schedule never comes true, such as 30 February.
+	ReasonInvalidSchedule = "InvalidSchedule"
+	// ReasonEqualPriority: another policy of equal priority selects some of the same nodes.
+	ReasonEqualPriority = "EqualPriority"
+	// ReasonNoConflict: no other policy of equal priority selects the same nodes.
+	ReasonNoConflict = "NoConflict"
+	// ReasonAdmissionMissing: the admission policies that bind an agent to its
+	// node are not in place, so that no agents are made.
+	ReasonAdmissionMissing = "AdmissionPolicyMissing"
+)
+
+// Reasons for which a PatchTask is accepted, refused or ended.
+const (
+	// ReasonAccepted: the run may begin.
+	ReasonAccepted = "Accepted"
+	// ReasonUnknownPolicy: no PatchPolicy has the name.
+	ReasonUnknownPolicy = "UnknownPolicy"
+	// ReasonUnknownTask: the policy offers no task of the name.
+	ReasonUnknownTask = "UnknownTask"
+	// ReasonManualTasksDenied: the policy lets only its schedule start tasks.
+	ReasonManualTasksDenied = "ManualTasksDenied"
+	// ReasonUnsupportedAction: this version does not carry out the action.
+	ReasonUnsupportedAction = "UnsupportedAction"
+	// ReasonPolicySuspended: the policy is suspended.
+	ReasonPolicySuspended = "PolicySuspended"
+	// ReasonNodesFailed: nodes failed.
+	ReasonNodesFailed = "NodesFailed"
+	// ReasonNodesUnreachable: nodes could not be reached, none failed.
+	ReasonNodesUnreachable = "NodesUnreachable"
+	// ReasonAllNodesDone: every node was done with success.
+	ReasonAllNodesDone = "AllNodesDone"
+	// ReasonRunning: nodes are at work.
+	ReasonRunning = "Running"
+	// ReasonDeadlineExceeded: the task's deadline passed.
+	ReasonDeadlineExceeded = "DeadlineExceeded"
+	// ReasonPolicyDeleted: the policy was deleted during the run.
+	ReasonPolicyDeleted = "PolicyDeleted"
+	// ReasonFinished: the run is over.
+	ReasonFinished = "Finished"
+)
+
+// Reasons for which a node waits, failed or could not be reached.
+const (
+	// ReasonNodeNotReady: the Node's Ready condition is not True.
+	ReasonNodeNotReady = "NodeNotReady"
+	// ReasonAgentAbsent: no agent's pod runs on the node.
+	ReasonAgentAbsent = "AgentAbsent"
+	// ReasonAgentNotReady: the agent's pod is not ready.
+	ReasonAgentNotReady = "AgentNotReady"
+	// ReasonBusy: the node works on another task.
+	ReasonBusy = "Busy"
+	// ReasonParallelLimit: as many nodes as allowed are scanning.
+	ReasonParallelLimit = "ParallelLimit"
+	// ReasonTimeout: the node did not answer in time.
+	ReasonTimeout = "Timeout"
+	// ReasonAborted: the manager took the operation back.
+	ReasonAborted = "Aborted"
+)
+
+// Reasons of a node's agent: for the result of an operation, for conditions of
+// PatchReports, and as a cause of failure.
+const (
+	// ReasonScanned: the scan succeeded.
+	ReasonScanned = "Scanned"
+	// ReasonScanFailed: the package manager failed.
+	ReasonScanFailed = "ScanFailed"
+	// ReasonOutputNotUnderstood: the package manager printed something that
+	// the agent cannot parse; the message has the line.
+	ReasonOutputNotUnderstood = "OutputNotUnderstood"
+	// ReasonLocked: another program holds the package manager's lock; the
+	// message names it.
+	ReasonLocked = "Locked"
+	// ReasonRefreshed: the package metadata was refreshed.
+	ReasonRefreshed = "Refreshed"
+	// ReasonRepositoryUnreachable: a repository could not be reached, so that
+	// the scan ran on older metadata.
+	ReasonRepositoryUnreachable = "RepositoryUnreachable"
+	// ReasonRefreshFailed: the refresh failed for another cause.
+	ReasonRefreshFailed = "RefreshFailed"
+	// ReasonConsistent: the package database is in order.
+	ReasonConsistent = "Consistent"
+	// ReasonHalfConfigured: packages are half installed or not configured.
+	ReasonHalfConfigured = "HalfConfigured"
+	// ReasonInterrupted: the package manager, or an operation on the host, was interrupted.
+	ReasonInterrupted = "Interrupted"
+	// ReasonHostUnavailable: commands cannot be run on the host.
+	ReasonHostUnavailable = "HostUnavailable"
+	// ReasonUnsupportedSystem: the node has no package manager that nodepatch knows.
+	ReasonUnsupportedSystem = "UnsupportedSystem"
+	// ReasonUnsupportedStep: the agent does not know the step that the
+	// manager asked for; it is older than the manager.
+	ReasonUnsupportedStep = "UnsupportedStep"
+)
+
+// Reasons of log entries (Events) of the patch log.
+const (
+	// EventTaskStarted regards a PatchTask: it was accepted and begins.
+	EventTaskStarted = "TaskStarted"
+	// EventTaskRefused regards a PatchTask: it was not accepted.
+	EventTaskRefused = "TaskRefused"
+	// EventTaskFinished regards a PatchTask: all nodes were done with success.
+	EventTaskFinished = "TaskFinished"
+	// EventTaskFailed regards a PatchTask: it ended with nodes that failed or stayed away.
+	EventTaskFailed = "TaskFailed"
+	// EventNodeUnreachable regards a Node: a task went on without it.
+	EventNodeUnreachable = "NodeUnreachable"
+	// EventNodeTimedOut regards a Node: it did not answer a task in time.
+	EventNodeTimedOut = "NodeTimedOut"
+	// EventScanStarted regards a Node: its scan begins.
+	EventScanStarted = "ScanStarted"
+	// EventPatchDataRefreshed regards a Node: its package metadata is fresh.
+	EventPatchDataRefreshed = "PatchDataRefreshed"
+	// EventPatchDataStale regards a Node: its package metadata could not be refreshed.
+	EventPatchDataStale = "PatchDataStale"
+	// EventScanFinished regards a Node: its scan succeeded; the note has the numbers.
+	EventScanFinished = "ScanFinished"
+	// EventScanFailed regards a Node: its scan failed; the note has the cause.
+	EventScanFailed = "ScanFailed"
+	// EventScanStopped regards a Node: its scan was ended by the manager.
+	EventScanStopped = "ScanStopped"
+)
