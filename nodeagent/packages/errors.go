@@ -129,3 +129,17 @@ type UnmetDependenciesError struct {
 func (e *UnmetDependenciesError) Error() string {
 	return fmt.Sprintf("installed packages have unmet dependencies: %s: run %q on the host", strings.Join(e.Details, "; "), e.Repair)
 }
+
+// ChangedError says that the package database or the metadata changed during a
+// scan, each time that it was tried. Another program is at work: try again when
+// it has finished.
+type ChangedError struct {
+	// Detail says what did not fit together.
+	Detail string
+	// Tries is how often the scan was tried.
+	Tries int
+}
+
+func (e *ChangedError) Error() string {
+	return fmt.Sprintf("packages changed while they were read, %d times: %s: wait until the other program on the host has finished, then try again", e.Tries, e.Detail)
+}

@@ -45,6 +45,8 @@ type Scan struct {
 	OS     OS
 	Kernel Kernel
 	Reboot Reboot
+	// ManagerVersion is the package manager's own version.
+	ManagerVersion string
 
 	// Installed is the number of installed packages.
 	Installed int
@@ -58,8 +60,10 @@ type Scan struct {
 	// anything can be installed. A scan with problems is still a scan.
 	Problems []Problem
 
-	// MetadataRefreshed is when the metadata was last fetched with success from
-	// all repositories; zero if it never was.
+	// MetadataRefreshed is a time that the metadata of every repository is at
+	// least as recent as: the last Refresh that succeeded, or where the host has
+	// no record of one, the publication of the oldest metadata in use. It is zero
+	// if there is none.
 	MetadataRefreshed time.Time
 }
 
@@ -116,7 +120,10 @@ type NewPackage struct {
 // Reboot says whether the host must be rebooted for its packages to take effect.
 type Reboot struct {
 	Required bool
-	// Reasons are sentences without a full stop; empty unless Required.
+	// Unknown is true if nothing asks for a reboot as far as could be seen, and
+	// something could not be seen. It is never to be taken for Required.
+	Unknown bool
+	// Reasons are sentences without a full stop: why it is required or unknown.
 	Reasons []string
 }
 
