@@ -1,0 +1,126 @@
+// Package patchlog writes the patch log: what happened, to which node, in which task, in words.
+//
+// Every entry is a Kubernetes Event, so that kubectl describe finds it. As the API server forgets
+// Events after an hour, an agent's entries go first to a file on its host, which is the node's log of
+// record and at the same time the queue of what the API server has not yet acknowledged.
+//
+// The manager and the agent share this package. It is written to be cheap to link: no typed clientset,
+// no k8s.io/api, no controller-runtime.
+package patchlog
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/nodepatch/nodepatch/api/v1alpha1"
+)
+
+// Sink takes entries of the patch log. Writing the same entry again does no harm: it is the same entry.
+type Sink interface {
+	// Write returns nil once the entry is kept, by this call or by an earlier one.
+	Write(ctx context.Context, entry Entry) error
+}
+
+// Entry is one entry of the patch log. Make it with one of the constructors of this package. It regards
+// the node if it has one, else the task.
+type Entry struct {
+	// Time is when it happened, which may be long before it reaches the API server.
+	Time time.Time `json:"time"`
+	// Reason is one of the Event constants of v1alpha1.
+	Reason string `json:"reason"`
+	// Warning marks an entry that a person should look at.
+	Warning bool `json:"warning,omitempty"`
+	// Message in sentences. An Event shows its first MaxNote bytes, the host's file all of it.
+	Message string `json:"message"`
+	// Node is the name of the Node that the entry is about.
+	Node string `json:"node,omitempty"`
+	// Task is the name of the PatchTask that the entry belongs to, and TaskUID its UID.
+	Task    string    `json:"task,omitempty"`
+	TaskUID types.UID `json:"taskUID,omitempty"`
+	// Policy is the name of the PatchPolicy that the entry belongs to.
+	Policy string `json:"policy,omitempty"`
+	// Key tells the entry from the others of its node and task. An entry with the same node, task and
+	// key is a repetition, whatever its time and message.
+	Key string `json:"key"`
+}
+
+// MaxNote is how many bytes an Event's note may have; the API server refuses longer ones.
+const MaxNote = 1024
+
+// maxName is how much of a node's or task's name goes into an Event's name, of 253 characters in all.
+const maxName = 200
+
+// validate says why an entry cannot be written. Such an entry is an error in this program.
+func (e Entry) validate() error {
+	switch {
+	case e.Reason == "":
+		return errors.New("an entry of the patch log has no reason")
+	case e.Key == "":
+		return fmt.Errorf("the entry %s of the patch log has no key", e.Reason)
+	case e.Time.IsZero():
+		return fmt.Errorf("the entry %s of the patch log has no time", e.Reason)
+	case e.Node == "" && (e.Task == "" || e.TaskUID == ""):
+		return fmt.Errorf("the entry %s of the patch log regards neither a node nor a task", e.Reason)
+	}
+	return nil
+}
+
+// name is the name of the entry's Event: the same for every repetition, and no other entry's.
+func (e Entry) name() string {
+	subject := e.Node
+	if subject == "" {
+		subject = e.Task
+	}
+	if len(subject) > maxName {
+		subject = strings.TrimRight(subject[:maxName], ".-")
+	}
+	sum := sha256.Sum256([]byte(strings.Join([]string{e.Node, string(e.TaskUID), e.Key}, "\x00")))
+	return subject + "." + hex.EncodeToString(sum[:10])
+}
+
+// LogEntry is the entry as it stands in a PatchTask's status.
+func (e Entry) LogEntry() v1alpha1.LogEntry {
+	return v1alpha1.LogEntry{
+		Time:    metav1.NewMicroTime(e.Time),
+		Reason:  e.Reason,
+		Node:    e.Node,
+		Message: note(e.Message),
+	}
+}
+
+// LabelValue is how a name stands in a label of the patch log: as it is where it fits, else its first
+// 52 characters, a dash and 10 hexadecimal digits of its SHA-256.
+func LabelValue(name string) string {
+	const limit, kept = 63, 52
+	if len(name) <= limit {
+		return name
+	}
+	sum := sha256.Sum256([]byte(name))
+	return name[:kept] + "-" + hex.EncodeToString(sum[:5])
+}
+
+// note cuts a message to what an Event takes, between two characters, and marks the cut.
+func note(message string) string {
+	return cut(strings.ToValidUTF8(message, "\uFFFD"), MaxNote)
+}
+
+func cut(text string, limit int) string {
+	const mark = "…"
+	if len(text) <= limit {
+		return text
+	}
+	end := limit - len(mark)
+	for end > 0 && !utf8.RuneStart(text[end]) {
+		end--
+	}
+	return text[:end] + mark
+}
