@@ -1,0 +1,250 @@
+package aptrepo_test
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nodepatch/nodepatch/test/aptrepo"
+	"github.com/nodepatch/nodepatch/test/roots"
+)
+
+// machine is a real Debian root whose only source is the repository.
+func machine(t *testing.T, repo *aptrepo.Repository) *roots.Layer {
+	t.Helper()
+	if err := roots.Supported(); err != nil {
+		if os.Getenv("CI") == "true" {
+			t.Fatal(err)
+		}
+		t.Skip(err)
+	}
+	root, err := roots.Debian(t.Context(), t.Output())
+	if err != nil {
+		t.Fatal(err)
+	}
+	layer, err := root.Layer(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := layer.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	server := httptest.NewServer(repo)
+	t.Cleanup(server.Close)
+	etc := filepath.Join(layer.Path, "etc/apt")
+	if err := os.RemoveAll(filepath.Join(etc, "sources.list.d")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(etc, "sources.list"), []byte(repo.SourcesList(server.URL)), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return layer
+}
+
+// run runs a command in the machine. It returns what it printed and whether it succeeded.
+func run(ctx context.Context, layer *roots.Layer, argv ...string) (string, bool) {
+	output, err := layer.Command(ctx, argv[0], argv[1:]...).CombinedOutput()
+	return string(output), err == nil
+}
+
+func mustRun(t *testing.T, layer *roots.Layer, argv ...string) string {
+	t.Helper()
+	output, ok := run(t.Context(), layer, argv...)
+	if !ok {
+		t.Fatalf("%q failed: %s", argv, output)
+	}
+	return output
+}
+
+func publish(t *testing.T, repo *aptrepo.Repository) {
+	t.Helper()
+	if err := repo.Publish(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestInstall has a real apt and dpkg install every kind of package.
+func TestInstall(t *testing.T) {
+	repo := aptrepo.New(aptrepo.Release{Origin: "Debian", Label: "Debian-Security", Suite: "stable-security"})
+	dependent := aptrepo.Good("toy-dependent", "1:2.0-1")
+	dependent.Depends = "toy-good (>= 1.0)"
+	repo.Add(
+		aptrepo.Good("toy-good", "1.0"), dependent,
+		aptrepo.FailingPreinst("toy-preinst", "1.0"), aptrepo.FailingPostinst("toy-postinst", "1.0"),
+		aptrepo.FailingTimes("toy-twice", "1.0", 2), aptrepo.WithConffile("toy-conffile", "1.0"),
+		aptrepo.Missing("toy-missing", "1.0"), aptrepo.Corrupt("toy-corrupt", "1.0"),
+	)
+	publish(t, repo)
+	layer := machine(t, repo)
+	mustRun(t, layer, "apt-get", "-q", "update", "-o", "APT::Update::Error-Mode=any")
+
+	for _, c := range []struct {
+		name     string
+		status   string // dpkg's of the package after it was installed
+		output   string // what apt says
+		attempts int    // after which it is so
+	}{
+		{"toy-dependent", "installed 1:2.0-1", "Setting up toy-good (1.0)", 1},
+		{"toy-preinst", "not-installed", "preinst of toy-preinst fails on purpose", 1},
+		{"toy-postinst", "half-configured 1.0", "postinst of toy-postinst fails on purpose", 1},
+		{"toy-twice", "installed 1.0", "Setting up toy-twice", 3},
+		{"toy-conffile", "installed 1.0", "Setting up toy-conffile", 1},
+		{"toy-missing", "not-installed", "404", 1},
+		{"toy-corrupt", "not-installed", "Hash Sum mismatch", 1},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			// Each leaves the next one a clean database.
+			defer mustRun(t, layer, "dpkg", "--purge", "--force-all", c.name)
+			var output, status string
+			for range c.attempts {
+				if strings.HasPrefix(status, "installed") {
+					t.Fatalf("it was installed before attempt %d", c.attempts)
+				}
+				output, _ = run(t.Context(), layer, "apt-get", "-q", "-y", "install", c.name)
+				status, _ = run(t.Context(), layer, "dpkg-query", "-W", "-f", "${db:Status-Status} ${Version}", c.name)
+			}
+			if strings.Contains(status, "no packages found") {
+				status = "not-installed"
+			}
+			if got := strings.TrimSpace(status); got != c.status {
+				t.Errorf("state is %q, want %q; apt said: %s", got, c.status, output)
+			}
+			if !strings.Contains(output, c.output) {
+				t.Errorf("apt did not say %q: %s", c.output, output)
+			}
+		})
+	}
+	if repo.Requests("toy-missing") == 0 || repo.Requests("toy-good") == 0 {
+		t.Error("requests were not counted")
+	}
+	policy := mustRun(t, layer, "apt-cache", "policy")
+	if want := "o=Debian,a=stable-security,n=stable-security,l=Debian-Security"; !strings.Contains(policy, want) {
+		t.Errorf("apt does not see %q: %s", want, policy)
+	}
+}
+
+// TestConffile has dpkg meet a conffile that an administrator has changed.
+func TestConffile(t *testing.T) {
+	repo := aptrepo.New(aptrepo.Release{Suite: "stable"})
+	repo.Add(aptrepo.WithConffile("toy-conffile", "1.0"), aptrepo.WithConffile("toy-conffile", "2.0"))
+	publish(t, repo)
+	layer := machine(t, repo)
+	mustRun(t, layer, "apt-get", "-q", "update")
+	mustRun(t, layer, "apt-get", "-q", "-y", "install", "toy-conffile=1.0")
+	file := filepath.Join(layer.Path, "etc/toy-conffile.conf")
+	if err := os.WriteFile(file, []byte("version = mine\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	output := mustRun(t, layer, "apt-get", "-q", "-y", "-o", "Dpkg::Options::=--force-confold", "install", "toy-conffile")
+	if !strings.Contains(output, "Configuration file '/etc/toy-conffile.conf'") {
+		t.Errorf("dpkg did not see the conffile: %s", output)
+	}
+	for name, want := range map[string]string{file: "version = mine\n", file + ".dpkg-dist": "version = 2.0\n"} {
+		if got, err := os.ReadFile(name); err != nil || string(got) != want {
+			t.Errorf("%s has %q (%v), want %q", name, got, err, want)
+		}
+	}
+}
+
+// TestSlow releases a download that waits.
+func TestSlow(t *testing.T) {
+	repo := aptrepo.New(aptrepo.Release{Suite: "stable"})
+	repo.Add(aptrepo.Slow("toy-slow", "1.0"))
+	publish(t, repo)
+	layer := machine(t, repo)
+	mustRun(t, layer, "apt-get", "-q", "update")
+
+	ended := make(chan string, 1)
+	go func() {
+		output, ok := run(t.Context(), layer, "apt-get", "-q", "-y", "install", "toy-slow")
+		ended <- fmt.Sprint(ok, output)
+	}()
+	deadline := time.After(time.Minute)
+	for repo.Requests("toy-slow") == 0 {
+		select {
+		case output := <-ended:
+			t.Fatalf("apt ended before the download was released: %s", output)
+		case <-deadline:
+			t.Fatal("apt did not ask for the package")
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+	repo.ReleaseSlow()
+	if output := <-ended; !strings.HasPrefix(output, "true") {
+		t.Errorf("apt failed: %s", output)
+	}
+}
+
+// TestDown has apt meet a server that does not answer, and that then does again.
+func TestDown(t *testing.T) {
+	repo := aptrepo.New(aptrepo.Release{Suite: "stable"})
+	repo.Add(aptrepo.Good("toy-good", "1.0"))
+	publish(t, repo)
+	layer := machine(t, repo)
+	update := []string{"apt-get", "-q", "update", "-o", "APT::Update::Error-Mode=any", "-o", "Acquire::Retries=0"}
+	repo.SetDown(true)
+	if output, ok := run(t.Context(), layer, update...); ok {
+		t.Errorf("apt refreshed from a server that is down: %s", output)
+	}
+	repo.SetDown(false)
+	mustRun(t, layer, update...)
+}
+
+// TestPackageFile has Debian's own tool read a package.
+func TestPackageFile(t *testing.T) {
+	if _, err := exec.LookPath("dpkg-deb"); err != nil {
+		t.Skip("dpkg-deb is not installed: this is no Debian machine")
+	}
+	repo := aptrepo.New(aptrepo.Release{Suite: "stable"})
+	p := aptrepo.WithConffile("toy", "1:1.0~rc1+b2-3")
+	p.Source, p.Depends, p.Files = "toy-source (1.0)", "a (>= 1), b | c", map[string]string{"/opt/toy/file": "content"}
+	repo.Add(p)
+	publish(t, repo)
+	response := httptest.NewRecorder()
+	repo.ServeHTTP(response, httptest.NewRequest(http.MethodGet, "/pool/toy_1.0~rc1%2bb2-3_all.deb", nil))
+	if response.Code != http.StatusOK {
+		t.Fatalf("status %d", response.Code)
+	}
+	file := filepath.Join(t.TempDir(), "toy.deb")
+	if err := os.WriteFile(file, response.Body.Bytes(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for option, wants := range map[string][]string{
+		"--info":     {"Version: 1:1.0~rc1+b2-3", "Source: toy-source (1.0)", "Depends: a (>= 1), b | c", "conffiles"},
+		"--contents": {"./etc/toy.conf", "./opt/toy/file", "./usr/share/doc/toy/version"},
+	} {
+		output, err := exec.Command("dpkg-deb", option, file).CombinedOutput()
+		if err != nil {
+			t.Fatalf("%v: %s", err, output)
+		}
+		for _, want := range wants {
+			if !strings.Contains(string(output), want) {
+				t.Errorf("dpkg-deb %s does not say %q: %s", option, want, output)
+			}
+		}
+	}
+}
+
+// BenchmarkPublish says how fast packages are built.
+func BenchmarkPublish(b *testing.B) {
+	repo := aptrepo.New(aptrepo.Release{Suite: "stable"})
+	const packages = 300
+	for i := range packages {
+		repo.Add(aptrepo.WithConffile(fmt.Sprintf("toy-%03d", i), "1.0"))
+	}
+	for b.Loop() {
+		if err := repo.Publish(); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportMetric(float64(packages*b.N)/b.Elapsed().Seconds(), "packages/s")
+}
