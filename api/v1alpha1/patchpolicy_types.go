@@ -155,7 +155,7 @@ type PatchPolicyStatus struct {
 	// about; -1 before the first look.
 	// +optional
 	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
-	// conditions: Ready, Conflicting, Reconciling and Stalled.
+	// conditions are Ready, Conflicting, Reconciling and Stalled.
 	// +optional
 	// +listType=map
 	// +listMapKey=type

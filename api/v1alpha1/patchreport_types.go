@@ -40,7 +40,7 @@ type PatchReport struct {
 
 // PatchReportStatus is what a node's agent found.
 type PatchReportStatus struct {
-	// conditions: Scanned, PatchDataCurrent and PackagesConsistent.
+	// conditions are Scanned, PatchDataCurrent and PackagesConsistent.
 	// +optional
 	// +listType=map
 	// +listMapKey=type
@@ -132,7 +132,7 @@ type Kernel struct {
 
 // PackageManager is the program that was asked.
 type PackageManager struct {
-	// name: apt, dnf or zypper.
+	// name is apt, dnf or zypper.
 	// +optional
 	// +kubebuilder:validation:MaxLength=64
 	Name string `json:"name,omitempty"`

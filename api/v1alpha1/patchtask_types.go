@@ -110,7 +110,7 @@ type PatchTaskStatus struct {
 	// about; -1 before the first look.
 	// +optional
 	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
-	// conditions: Accepted, Complete, Failed, Stopped, Reconciling and Stalled.
+	// conditions are Accepted, Complete, Failed, Stopped, Reconciling and Stalled.
 	// +optional
 	// +listType=map
 	// +listMapKey=type

@@ -7,7 +7,7 @@ package v1alpha1
 //
 // PackageManager is the program that was asked.
 type PackageManagerApplyConfiguration struct {
-	// name: apt, dnf or zypper.
+	// name is apt, dnf or zypper.
 	Name *string `json:"name,omitempty"`
 	// version of the program.
 	Version *string `json:"version,omitempty"`

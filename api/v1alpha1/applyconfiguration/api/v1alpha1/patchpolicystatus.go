@@ -14,7 +14,7 @@ type PatchPolicyStatusApplyConfiguration struct {
 	// observedGeneration is the generation of the spec that this status is
 	// about; -1 before the first look.
 	ObservedGeneration *int64 `json:"observedGeneration,omitempty"`
-	// conditions: Ready, Conflicting, Reconciling and Stalled.
+	// conditions are Ready, Conflicting, Reconciling and Stalled.
 	Conditions []v1.ConditionApplyConfiguration `json:"conditions,omitempty"`
 	// nodes counts the policy's nodes.
 	Nodes *PolicyNodeCountsApplyConfiguration `json:"nodes,omitempty"`

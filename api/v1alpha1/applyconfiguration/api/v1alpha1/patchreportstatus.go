@@ -11,7 +11,7 @@ import (
 //
 // PatchReportStatus is what a node's agent found.
 type PatchReportStatusApplyConfiguration struct {
-	// conditions: Scanned, PatchDataCurrent and PackagesConsistent.
+	// conditions are Scanned, PatchDataCurrent and PackagesConsistent.
 	Conditions []v1.ConditionApplyConfiguration `json:"conditions,omitempty"`
 	// summary says in one line why patches are missing, or what went wrong.
 	Summary *string `json:"summary,omitempty"`

@@ -16,7 +16,7 @@ type PatchTaskStatusApplyConfiguration struct {
 	// observedGeneration is the generation of the spec that this status is
 	// about; -1 before the first look.
 	ObservedGeneration *int64 `json:"observedGeneration,omitempty"`
-	// conditions: Accepted, Complete, Failed, Stopped, Reconciling and Stalled.
+	// conditions are Accepted, Complete, Failed, Stopped, Reconciling and Stalled.
 	Conditions []v1.ConditionApplyConfiguration `json:"conditions,omitempty"`
 	// phase is where the run stands.
 	Phase *apiv1alpha1.TaskPhase `json:"phase,omitempty"`

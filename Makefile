@@ -1,0 +1,104 @@
+# nodepatch: every command, listed by "make help". The Debian packages that the
+# tests and the demo need stand in hack/packages.txt.
+SHELL := /usr/bin/env bash -o pipefail
+.SHELLFLAGS := -ec
+.DEFAULT_GOAL := help
+
+VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+IMG      ?= nodepatch:dev
+MACHINES ?= 2
+KUBECTL  ?= kubectl
+
+LDFLAGS  := -s -w -X main.version=$(VERSION)
+TOOLS    := bin/tools
+GEN      := $(TOOLS)/controller-gen
+API      := ./api/v1alpha1/
+
+export KUBEBUILDER_ASSETS ?= $(CURDIR)/bin/k8s
+
+##@ The two that matter
+
+.PHONY: demo
+demo: ## Build all, boot two machines, install the operator, scan, and show what it found
+	hack/demo
+
+.PHONY: test
+test: packages k8s ## Every test: unit, API, controllers, apt in real roots, the whole on real machines
+	hack/test
+
+##@ Working on it
+
+.PHONY: help
+help: ## List these commands
+	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z0-9-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: ## Build the manager and the agent into bin/
+	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/manager ./controllers/manager
+	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/agent ./nodeagent
+
+.PHONY: generate
+generate: $(TOOLS)/.stamp ## Generate deepcopy, apply configurations, CRDs and the API reference
+	$(GEN) object crd output:crd:dir=config/crd/bases applyconfiguration paths=$(API)
+	$(TOOLS)/crd-ref-docs --source-path=api/v1alpha1 --config=config/crd/reference/config.yaml --templates-dir=config/crd/reference/templates --renderer=markdown --output-path=config/crd/README.md --log-level=ERROR
+
+.PHONY: format
+format: $(TOOLS)/.stamp ## Format the code
+	$(TOOLS)/golangci-lint fmt ./...
+
+.PHONY: lint
+lint: $(TOOLS)/.stamp ## Lint the code, and the types against the Kubernetes API conventions
+	$(TOOLS)/golangci-lint run ./...
+
+.PHONY: verify
+verify: ## Generate, format, vet and lint; fail on any difference
+	hack/verify
+
+.PHONY: bench
+bench: packages ## The benchmarks whose figures the project promises
+	go test -run '^$$' -bench . -benchmem ./controllers/... ./nodeagent/...
+
+.PHONY: packages
+packages: ## Install the Debian packages of hack/packages.txt that are missing
+	@hack/install-packages
+
+.PHONY: tools
+tools: $(TOOLS)/.stamp ## Build the pinned tools of hack/tools into bin/tools
+
+$(TOOLS)/.stamp: hack/tools/go.mod hack/tools/go.sum hack/tools/golangci-lint/main.go
+	@mkdir -p $(TOOLS)
+	cd hack/tools && CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o ../../$(TOOLS)/ ./golangci-lint \
+	  sigs.k8s.io/controller-tools/cmd/controller-gen github.com/elastic/crd-ref-docs golang.org/x/vuln/cmd/govulncheck
+	@touch $@
+
+##@ A cluster of machines on this one
+
+.PHONY: k8s
+k8s: ## Build Kubernetes and etcd from Go modules into bin/k8s, once
+	hack/k8s/build
+
+.PHONY: cluster
+cluster: packages k8s image ## Boot a cluster of MACHINES=2 and leave it running; kubeconfig at bin/cluster/kubeconfig
+	hack/machine up --machines $(MACHINES)
+
+.PHONY: cluster-down
+cluster-down: ## Remove that cluster without a trace
+	hack/machine down
+
+##@ On a cluster of your own
+
+.PHONY: image
+image: build ## Write the image IMG as an archive under bin/, without Docker
+	go run ./hack/image --tag $(IMG) --output bin/nodepatch-image.tar bin/manager bin/agent
+
+.PHONY: install
+install: ## Install the CRDs alone
+	$(KUBECTL) apply --server-side -k config/crd
+
+.PHONY: deploy
+deploy: ## Install CRDs, RBAC, admission policies and the manager with image IMG
+	$(KUBECTL) kustomize config/default | sed 's|nodepatch:dev|$(IMG)|g' | $(KUBECTL) apply --server-side -f -
+
+.PHONY: undeploy
+undeploy: ## Take everything away again
+	$(KUBECTL) delete --ignore-not-found -k config/default
