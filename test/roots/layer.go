@@ -1,6 +1,7 @@
 package roots
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -77,8 +78,13 @@ func (l *Layer) MountKernel() error {
 
 // WriteResolver gives the layer the host's name resolution.
 func (l *Layer) WriteResolver() error {
+	// Where systemd-resolved answers on the host's loopback, these are the servers that it asks.
+	const upstream = "/run/systemd/resolve/resolv.conf"
 	for _, path := range []string{"/etc/resolv.conf", "/etc/hosts"} {
 		content, err := os.ReadFile(path)
+		if err == nil && bytes.Contains(content, []byte("nameserver 127.0.0.53")) {
+			content, err = os.ReadFile(upstream)
+		}
 		if err != nil {
 			return err
 		}

@@ -53,8 +53,12 @@ func Debian(ctx context.Context, log io.Writer) (*Root, error) {
 	if err != nil {
 		return nil, err
 	}
-	cache, err := cacheDir()
+	checkout, err := Checkout()
 	if err != nil {
+		return nil, err
+	}
+	cache := filepath.Join(checkout, "bin", "roots")
+	if err := os.MkdirAll(cache, 0o755); err != nil {
 		return nil, err
 	}
 	sum := sha256.Sum256([]byte(strings.Join(append([]string{recipe, main.line()}, packages...), "\n")))
@@ -136,8 +140,9 @@ func build(ctx context.Context, path string, sources *Sources, main source, log 
 	return os.Rename(building, path)
 }
 
-// cacheDir is bin/roots of the checkout that the working directory is in, so that "rm -r bin" starts afresh.
-func cacheDir() (string, error) {
+// Checkout is the top directory of the checkout that the working directory is in. Its bin directory
+// keeps what was built, so that "rm -r bin" starts afresh.
+func Checkout() (string, error) {
 	dir, err := os.Getwd()
 	if err != nil {
 		return "", err
@@ -145,11 +150,10 @@ func cacheDir() (string, error) {
 	for {
 		content, err := os.ReadFile(filepath.Join(dir, "go.mod"))
 		if err == nil && strings.HasPrefix(string(content), "module github.com/nodepatch/nodepatch\n") {
-			cache := filepath.Join(dir, "bin", "roots")
-			return cache, os.MkdirAll(cache, 0o755)
+			return dir, nil
 		}
 		if dir == filepath.Dir(dir) {
-			return "", errors.New("not inside a checkout of nodepatch: roots are kept in its bin directory")
+			return "", errors.New("not inside a checkout of nodepatch, whose bin directory keeps what test machines are made of")
 		}
 		dir = filepath.Dir(dir)
 	}
