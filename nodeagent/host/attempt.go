@@ -19,12 +19,29 @@ const runDir = "run"
 // maxOutput bounds what is read of each of a command's two output files, in bytes.
 const maxOutput = 32 << 20
 
-// script is the whole wrapper. Data reaches it only as arguments: $0 is the command's directory, "$@" the command.
-// With noclobber (-C) the first redirection fails if the directory was used before, so a start that is repeated because
-// its answer was lost never runs the command twice. The status is written, synced and renamed, so it is never half
-// there. The wrapper itself always succeeds once the status is stored: a command that fails must not leave a failed unit
-// behind, which would make the host "degraded".
-const script = `set -C; exec </dev/null >"$0/stdout" 2>"$0/stderr"; "$@"; echo $? >"$0/exit.tmp" && sync "$0/exit.tmp" && mv "$0/exit.tmp" "$0/exit"`
+// wrapper is the fixed script that runs every command: /bin/sh wrapper DIRECTORY COMMAND…. Data reaches it only as
+// arguments, and the status is written, synced and renamed, so that it is never half there.
+//
+// It is a file, and compares its arguments to the directory's, because systemd may read them back wrongly: a daemon-reload
+// or re-exec between the request and the start makes it load the unit from the file that it wrote itself, and systemd 252
+// does not understand its own quoting of $ and ; there. In that case nothing is run.
+//
+// The output is opened with noclobber (-C): it is there if, and only if, the command was started, and a start that is
+// repeated because its answer was lost does not run it twice.
+//
+// The wrapper succeeds once the status is stored, whatever it is: a command that fails must not leave a failed unit, which
+// makes a host "degraded".
+const wrapper = `# Runs one command for the nodepatch agent. It is written anew when the agent starts.
+set -C
+dir=$1
+shift
+IFS= read -r arguments <"$dir/arguments" && [ "$*" = "$arguments" ] || exit 75
+exec </dev/null >"$dir/stdout" 2>"$dir/stderr"
+"$@"
+echo $? >"$dir/exit.tmp" && sync "$dir/exit.tmp" && mv "$dir/exit.tmp" "$dir/exit"
+`
+
+const wrapperFile = "wrapper"
 
 // attempt is one start of one command: a directory on the host, and a unit of the same life.
 type attempt struct {
@@ -56,6 +73,10 @@ func newAttempt(path, hostPath string, r record) (*attempt, error) {
 	if err := os.WriteFile(filepath.Join(path, recordFile), b, 0o600); err != nil {
 		return nil, fmt.Errorf("write the command's record: %w", err)
 	}
+	arguments := strings.Join(r.Argv, " ") + "\n"
+	if err := os.WriteFile(filepath.Join(path, "arguments"), []byte(arguments), 0o600); err != nil {
+		return nil, fmt.Errorf("write the command's arguments: %w", err)
+	}
 	return &attempt{record: r, path: path, host: hostPath}, nil
 }
 
@@ -70,6 +91,15 @@ func openAttempt(path, hostPath string) (*attempt, error) {
 		return nil, fmt.Errorf("decode %s: %w", filepath.Join(path, recordFile), err)
 	}
 	return a, nil
+}
+
+// started says whether the command was run at all; if not, it may be started again in another attempt.
+func (a *attempt) started() (bool, error) {
+	_, err := os.Lstat(filepath.Join(a.path, "stdout"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil, err
 }
 
 // exitCode returns the stored exit status; ok is false while there is none.
@@ -119,11 +149,25 @@ func (a *attempt) output(name string) ([]byte, error) {
 type InterruptedError struct {
 	Command string
 	Reason  string
+	// NotStarted: it did nothing at all.
+	NotStarted bool
 }
 
 func (e *InterruptedError) Error() string {
 	return fmt.Sprintf("%s was interrupted: %s", e.Command, e.Reason)
 }
+
+// UnavailableError says that the host could not be made to run a command, or be asked about it.
+type UnavailableError struct {
+	Command string
+	Err     error
+}
+
+func (e *UnavailableError) Error() string {
+	return fmt.Sprintf("%s cannot be run on the host: %v", e.Command, e.Err)
+}
+
+func (e *UnavailableError) Unwrap() error { return e.Err }
 
 // OutputTooLargeError says that a command printed more than is reasonable; the file stays on the host for a while.
 type OutputTooLargeError struct {

@@ -56,6 +56,9 @@ func Detect(root, dir string) (*Host, error) {
 	if err := os.MkdirAll(h.Path(runDir), 0o700); err != nil {
 		return nil, fmt.Errorf("create the agent's directory on the host: %w", err)
 	}
+	if err := h.writeWrapper(); err != nil {
+		return nil, err
+	}
 	// What sd_booted(3) tests, and the socket that we need.
 	booted, err := os.Stat(filepath.Join(h.root, "run/systemd/system"))
 	if err == nil && booted.IsDir() {
@@ -67,6 +70,18 @@ func Detect(root, dir string) (*Host, error) {
 	}
 	h.backend = &chroot{root: h.root}
 	return h, nil
+}
+
+// writeWrapper replaces the file by a rename, because shells read a script while they run it.
+func (h *Host) writeWrapper() error {
+	temporary := h.Path(wrapperFile + ".tmp")
+	if err := os.WriteFile(temporary, []byte(wrapper), 0o600); err != nil {
+		return fmt.Errorf("write the wrapper script: %w", err)
+	}
+	if err := os.Rename(temporary, h.Path(wrapperFile)); err != nil {
+		return fmt.Errorf("replace the wrapper script: %w", err)
+	}
+	return nil
 }
 
 // Backend is "systemd" or "chroot".

@@ -31,7 +31,7 @@ func newChroot(t testing.TB) *Host {
 	t.Helper()
 	needRoot(t)
 	h := &Host{root: "/", dir: t.TempDir(), backend: &chroot{root: "/"}}
-	if err := os.MkdirAll(h.Path(runDir), 0o700); err != nil {
+	if err := errors.Join(os.MkdirAll(h.Path(runDir), 0o700), h.writeWrapper()); err != nil {
 		t.Fatal(err)
 	}
 	return h
@@ -117,11 +117,44 @@ func testCommands(t *testing.T, h *Host) {
 	})
 
 	t.Run("arguments are data", func(t *testing.T) {
-		args := []string{"$HOME", "${PATH}", "$$", "%n%%", "a b", `"quoted" 'single'`, "*", "", "`id`", "$(id)", "; id", "\\", "line\nbreak", "ü"}
+		args := []string{"$HOME", "${PATH}", "$$", "%n%%", "a b", `"quoted" 'single'`, "*", "", "`id`", "$(id)", "; id", "\\", `\n`, "tab\t", "ü", "-n", "~"}
 		c := packages.Command{Name: "print", Argv: append([]string{"printf", `%s\0`}, args...)}
 		r := run(t, session(t, h, "args"), c)
 		if got := strings.Split(strings.TrimSuffix(string(r.Stdout), "\x00"), "\x00"); strings.Join(got, "|") != strings.Join(args, "|") {
 			t.Errorf("Arguments arrived as %q, want %q", got, args)
+		}
+	})
+
+	t.Run("line breaks are refused", func(t *testing.T) {
+		s := session(t, h, "refused")
+		for _, arg := range []string{"line\nbreak", "zero\x00byte"} {
+			if _, err := s.Run(context.Background(), packages.Command{Name: "print", Argv: []string{"echo", arg}}); err == nil {
+				t.Errorf("%q was accepted", arg)
+			}
+		}
+	})
+
+	t.Run("other arguments than asked for", func(t *testing.T) {
+		ran := filepath.Join(t.TempDir(), "ran")
+		s := session(t, h, "garbled")
+		c := shell("garbled", `echo "$1" >"$2"`, "$HOME;", ran)
+		a, err := newAttempt(h.Path(s.path, "0001-garbled"), h.Path(s.path, "0001-garbled"), record{
+			Name: c.Name, Argv: c.Argv, Unit: "nodepatch-test-garbled-0.service", BootID: s.boot, Started: time.Now(),
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.Argv[4] = `\$HOME\;` // as systemd 252 would pass it after a re-exec
+		argv := append([]string{"/bin/sh", filepath.Join(h.dir, wrapperFile), a.host}, c.Argv...)
+		if err := h.backend.start(context.Background(), a, argv, nil); err != nil {
+			t.Fatal(err)
+		}
+		var interrupted *InterruptedError
+		if _, err := s.wait(context.Background(), a); !errors.As(err, &interrupted) || !interrupted.NotStarted {
+			t.Errorf("Error is %v, want an InterruptedError that says it was not started", err)
+		}
+		if exists(ran) {
+			t.Error("The command was run with other arguments")
 		}
 	})
 

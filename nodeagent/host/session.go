@@ -88,8 +88,8 @@ func (s *Session) Discard(ctx context.Context) error {
 }
 
 // Run runs a command on the host and waits for its result. A command that is not there exits with 127, one that a signal
-// killed with 128 plus its number, as shells have it. Errors: InterruptedError, OutputTooLargeError, the context's cause
-// (the command was killed, except for ErrDetach), or a host that could not be asked.
+// killed with 128 plus its number, as shells have it. Errors: InterruptedError, UnavailableError, OutputTooLargeError, or the
+// context's cause (the command was killed, except for ErrDetach).
 func (s *Session) Run(ctx context.Context, c packages.Command) (packages.Result, error) {
 	if err := ctx.Err(); err != nil {
 		return packages.Result{}, context.Cause(ctx)
@@ -100,15 +100,25 @@ func (s *Session) Run(ctx context.Context, c packages.Command) (packages.Result,
 			fmt.Errorf("%s took longer than %s: %w", c.Name, c.Timeout, context.DeadlineExceeded))
 		defer cancel()
 	}
-	a := s.attach(c)
-	if a == nil {
-		var err error
-		if a, err = s.start(ctx, c); err != nil {
+	if a := s.attach(c); a != nil {
+		return s.wait(ctx, a)
+	}
+	for try := 1; ; try++ {
+		a, err := s.start(ctx, c)
+		if err != nil {
 			return packages.Result{}, err
 		}
+		result, err := s.wait(ctx, a)
+		var interrupted *InterruptedError
+		if errors.As(err, &interrupted) && interrupted.NotStarted && try < starts {
+			continue
+		}
+		return result, err
 	}
-	return s.wait(ctx, a)
 }
+
+// starts is how often a command is started that ended before it began, as happens when systemd executes itself anew.
+const starts = 3
 
 // attach takes the newest command of an earlier agent that is the same as c.
 func (s *Session) attach(c packages.Command) *attempt {
@@ -130,6 +140,11 @@ func (s *Session) start(ctx context.Context, c packages.Command) (*attempt, erro
 	if len(c.Argv) == 0 {
 		return nil, fmt.Errorf("%s: no command to run", c.Name)
 	}
+	for _, arg := range c.Argv {
+		if strings.ContainsAny(arg, "\n\x00") {
+			return nil, fmt.Errorf("%s: argument %q holds a line break or a zero byte", c.Name, arg)
+		}
+	}
 	s.mu.Lock()
 	s.next++
 	n := s.next
@@ -144,18 +159,18 @@ func (s *Session) start(ctx context.Context, c packages.Command) (*attempt, erro
 		Started: time.Now().UTC().Truncate(time.Millisecond),
 	})
 	if err != nil {
-		return nil, err
+		return nil, &UnavailableError{Command: c.Name, Err: err}
 	}
 	env := append([]string{
 		"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "LC_ALL=C.UTF-8",
 	}, c.Env...)
-	argv := append([]string{"/bin/sh", "-c", script, a.host}, c.Argv...)
+	argv := append([]string{"/bin/sh", filepath.Join(s.host.dir, wrapperFile), a.host}, c.Argv...)
 	if err := s.host.backend.start(ctx, a, argv, env); err != nil {
 		if ctx.Err() != nil {
 			s.abandon(ctx, a)
 			return nil, context.Cause(ctx)
 		}
-		return nil, fmt.Errorf("start %s on the host: %w", c.Name, err)
+		return nil, &UnavailableError{Command: c.Name, Err: err}
 	}
 	return a, nil
 }
@@ -195,7 +210,7 @@ func (s *Session) wait(ctx context.Context, a *attempt) (packages.Result, error)
 			case err == nil:
 				answered = time.Now()
 			case time.Since(answered) > patience && ctx.Err() == nil:
-				return packages.Result{}, fmt.Errorf("%s: the host does not say whether it still runs: %w", a.Name, err)
+				return packages.Result{}, &UnavailableError{Command: a.Name, Err: fmt.Errorf("ask whether it still runs: %w", err)}
 			}
 			if err == nil && !running {
 				return s.ended(ctx, a, reason)
@@ -225,7 +240,8 @@ func (s *Session) ended(ctx context.Context, a *attempt, reason string) (package
 	if err := s.host.backend.stop(ctx, a); err != nil {
 		reason += "; " + err.Error()
 	}
-	return packages.Result{}, &InterruptedError{Command: a.Name, Reason: reason}
+	started, err := a.started()
+	return packages.Result{}, &InterruptedError{Command: a.Name, Reason: reason, NotStarted: !started && err == nil}
 }
 
 func (s *Session) result(a *attempt, code int) (packages.Result, error) {

@@ -18,6 +18,8 @@ const (
 	slice = "nodepatch.slice"
 	// callTimeout bounds each call to systemd, which may be executing itself anew.
 	callTimeout = 5 * time.Second
+	// startTimeout is how long systemd may be away before a command is given up that could not be started.
+	startTimeout = 30 * time.Second
 	// stopTimeout is how long a killed command has to end after SIGTERM, before SIGKILL.
 	stopTimeout = 10 * time.Second
 )
@@ -65,32 +67,29 @@ func (s *systemd) start(ctx context.Context, a *attempt, argv, env []string) err
 		// systemd itself passes over a score that the kernel refuses it (EPERM, as in a container).
 		property("OOMScoreAdjust", int32(-900)),
 	}
-	var err error
-	for try := range 4 {
-		if try > 0 {
-			select {
-			case <-ctx.Done():
-				return context.Cause(ctx)
-			case <-time.After(50 * time.Millisecond << (2 * try)): // 200 ms, 0.8 s, 3.2 s
-			}
-			// The answer was lost, not the request: systemd may have started it, and it may even be over.
-			if _, done, _ := a.exitCode(); done {
-				return nil
-			}
-		}
-		err = s.call(ctx, func(ctx context.Context, c *systemddbus.Conn) error {
+	began := time.Now()
+	for pause := 10 * time.Millisecond; ; pause = min(2*pause, time.Second) {
+		err := s.call(ctx, func(ctx context.Context, c *systemddbus.Conn) error {
 			_, err := c.StartTransientUnitContext(ctx, a.Unit, "fail", properties, nil)
 			return err
 		})
-		var refused dbus.Error
-		switch {
-		case err == nil || isError(err, "org.freedesktop.systemd1.UnitExists"):
+		if err == nil || isError(err, "org.freedesktop.systemd1.UnitExists") {
 			return nil
-		case errors.As(err, &refused) && !transient(refused.Name):
+		}
+		var refused dbus.Error
+		if errors.As(err, &refused) && !transient(refused.Name) || time.Since(began) > startTimeout {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-time.After(pause):
+		}
+		// It may be the answer that was lost, not the request, and the command may even be over.
+		if started, err := a.started(); started || err != nil {
 			return err
 		}
 	}
-	return err
 }
 
 // state tells a running unit by its state, not by the JobRemoved signal, which says "done" for a missing program and never

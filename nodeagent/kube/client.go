@@ -1,0 +1,84 @@
+// Package kube is the agent's whole traffic with the API server: one watch on its own PatchAssignment, and the status of
+// its own objects by server-side apply. There is no typed clientset, no informer and no cache: they would cost more memory
+// than the rest of the agent.
+package kube
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/serializer"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/rest"
+
+	"github.com/nodepatch/nodepatch/api/v1alpha1"
+)
+
+// Client reads and writes the objects of one node.
+type Client struct {
+	rest rest.Interface
+	node string
+}
+
+// New returns the client of a node's agent. It makes no request.
+func New(config *rest.Config, node string) (*Client, error) {
+	scheme := runtime.NewScheme()
+	scheme.AddKnownTypes(v1alpha1.GroupVersion, &v1alpha1.PatchAssignment{}, &v1alpha1.PatchAssignmentList{})
+	metav1.AddToGroupVersion(scheme, v1alpha1.GroupVersion)
+	// Errors of the API server come as this kind.
+	scheme.AddUnversionedTypes(schema, &metav1.Status{})
+
+	config = rest.CopyConfig(config)
+	config.APIPath = "/apis"
+	config.GroupVersion = &v1alpha1.GroupVersion
+	config.ContentType = runtime.ContentTypeJSON
+	config.AcceptContentTypes = runtime.ContentTypeJSON
+	config.NegotiatedSerializer = serializer.NewCodecFactory(scheme).WithoutConversion()
+	config.WarningHandler = rest.NoWarnings{}
+	client, err := rest.RESTClientFor(config)
+	if err != nil {
+		return nil, fmt.Errorf("make the client of the API server: %w", err)
+	}
+	return &Client{rest: client, node: node}, nil
+}
+
+var schema = metav1.SchemeGroupVersion
+
+// REST is the connection to the API server, for the patch log to share.
+func (c *Client) REST() rest.Interface { return c.rest }
+
+// ApplyReport makes status the whole of what the agent says in its node's PatchReport.
+func (c *Client) ApplyReport(ctx context.Context, status *v1alpha1.PatchReportStatus) error {
+	return c.apply(ctx, "patchreports", "PatchReport", status)
+}
+
+// ApplyStatus makes status the whole of the agent's half of its node's PatchAssignment.
+func (c *Client) ApplyStatus(ctx context.Context, status *v1alpha1.AgentStatus) error {
+	return c.apply(ctx, "patchassignments", "PatchAssignment", v1alpha1.PatchAssignmentStatus{Agent: status})
+}
+
+// apply has the API server answer with the object's metadata alone: the agent knows the rest, and a report is large.
+func (c *Client) apply(ctx context.Context, resource, kind string, status any) error {
+	body, err := json.Marshal(map[string]any{
+		"apiVersion": v1alpha1.GroupVersion.String(),
+		"kind":       kind,
+		"metadata":   map[string]string{"name": c.node},
+		"status":     status,
+	})
+	if err != nil {
+		return fmt.Errorf("encode %s: %w", kind, err)
+	}
+	err = c.rest.Patch(types.ApplyPatchType).
+		Resource(resource).Name(c.node).SubResource("status").
+		Param("fieldManager", v1alpha1.AgentFieldOwner).Param("force", "true").
+		SetHeader("Accept", "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1").
+		Body(body).
+		Do(ctx).Error()
+	if err != nil {
+		return fmt.Errorf("apply the status of %s %s: %w", kind, c.node, err)
+	}
+	return nil
+}

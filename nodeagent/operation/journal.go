@@ -1,0 +1,182 @@
+package operation
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/nodepatch/nodepatch/api/v1alpha1"
+)
+
+// maxEarlier is how many ended operations an assignment's status lists.
+const maxEarlier = 8
+
+// phase is the step of its own work that an operation has reached on the host.
+type phase string
+
+const (
+	phaseRefresh phase = "Refresh"
+	phaseScan    phase = "Scan"
+	phaseEnded   phase = "Ended"
+)
+
+// record is one operation in the journal.
+type record struct {
+	v1alpha1.Operation
+	Policy string `json:"policy,omitempty"`
+	// Phase says where to go on after a restart.
+	Phase phase `json:"phase"`
+	// BootID is that of the boot in which the phase began.
+	BootID string `json:"bootID"`
+	// Attempts is how many agents took the operation up.
+	Attempts int       `json:"attempts"`
+	Started  time.Time `json:"started"`
+	// Refresh is set once the refresh is over, with or without success.
+	Refresh *finding `json:"refresh,omitempty"`
+	// Outcome is set once the operation has ended.
+	Outcome *v1alpha1.EndedOperation `json:"outcome,omitempty"`
+}
+
+// finding is how a part of the work went.
+type finding struct {
+	OK      bool      `json:"ok"`
+	Reason  string    `json:"reason"`
+	Message string    `json:"message,omitempty"`
+	Time    time.Time `json:"time"`
+}
+
+// journal is what the agent must still know after a crash. It is kept on the host, and every change is on disk before the
+// agent acts on it.
+type journal struct {
+	dir string
+
+	// AssignmentUID is that of the assignment last seen.
+	AssignmentUID types.UID                 `json:"assignmentUID,omitempty"`
+	Current       *record                   `json:"current,omitempty"`
+	Earlier       []v1alpha1.EndedOperation `json:"earlier,omitempty"`
+	// What the API server has not acknowledged yet.
+	ReportPending bool `json:"reportPending,omitempty"`
+	StatusPending bool `json:"statusPending,omitempty"`
+}
+
+const (
+	journalFile   = "operation.json"
+	reportFile    = "report.json"
+	firstSeenFile = "first-seen.json"
+)
+
+// openJournal reads the journal in a directory, which is created. A journal that cannot be decoded is set aside and an
+// empty one returned, with the error: losing it costs a scan that is run again.
+func openJournal(dir string) (*journal, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("create the journal's directory: %w", err)
+	}
+	j := &journal{dir: dir}
+	if err := j.load(journalFile, j); err != nil {
+		return &journal{dir: dir}, err
+	}
+	return j, nil
+}
+
+func (j *journal) save() error { return j.store(journalFile, j) }
+
+// knows says whether the operation was begun before, also if it has ended since.
+func (j *journal) knows(id string) bool {
+	return j.Current != nil && j.Current.ID == id ||
+		slices.ContainsFunc(j.Earlier, func(e v1alpha1.EndedOperation) bool { return e.OperationID == id })
+}
+
+// live says whether the current operation has not ended.
+func (j *journal) live() bool { return j.Current != nil && j.Current.Phase != phaseEnded }
+
+// begin makes an operation the current one.
+func (j *journal) begin(r *record) {
+	if j.Current != nil && j.Current.Outcome != nil {
+		j.Earlier = slices.Insert(j.Earlier, 0, *j.Current.Outcome)
+		j.Earlier = j.Earlier[:min(len(j.Earlier), maxEarlier)]
+	}
+	j.Current = r
+	j.StatusPending = false
+}
+
+// end ends the current operation and asks for its outcome to be sent.
+func (j *journal) end(outcome v1alpha1.EndedOperation) {
+	j.Current.Phase = phaseEnded
+	j.Current.Outcome = &outcome
+	j.StatusPending = true
+}
+
+// status is the agent's half of the assignment's status.
+func (j *journal) status(version string) *v1alpha1.AgentStatus {
+	s := &v1alpha1.AgentStatus{
+		OperationID: j.Current.ID,
+		Task:        j.Current.Task,
+		Step:        v1alpha1.StepScanning,
+		Time:        &metav1.Time{Time: j.Current.Started},
+		Version:     version,
+		Earlier:     j.Earlier,
+	}
+	if o := j.Current.Outcome; o != nil {
+		s.Step, s.Time, s.Reason, s.Message, s.Counts = o.Step, o.Time, o.Reason, o.Message, o.Counts
+	}
+	return s
+}
+
+// load decodes a file of the journal; one that is not there leaves v as it is. One that cannot be decoded is renamed.
+func (j *journal) load(name string, v any) error {
+	path := filepath.Join(j.dir, name)
+	b, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("read the journal: %w", err)
+	}
+	if err := json.Unmarshal(b, v); err != nil {
+		return errors.Join(fmt.Errorf("decode %s, which is set aside: %w", path, err), os.Rename(path, path+".corrupt"))
+	}
+	return nil
+}
+
+// store replaces a file of the journal, so that after a crash or a power cut it is either the old or the new one.
+func (j *journal) store(name string, v any) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return fmt.Errorf("encode the journal: %w", err)
+	}
+	path := filepath.Join(j.dir, name)
+	if err := replace(path, b); err != nil {
+		return fmt.Errorf("write the journal %s: %w", path, err)
+	}
+	return nil
+}
+
+func replace(path string, content []byte) error {
+	f, err := os.OpenFile(path+".tmp", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(content)
+	if err == nil {
+		err = f.Sync()
+	}
+	if err := errors.Join(err, f.Close()); err != nil {
+		return err
+	}
+	if err := os.Rename(path+".tmp", path); err != nil {
+		return err
+	}
+	dir, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	return errors.Join(dir.Sync(), dir.Close())
+}

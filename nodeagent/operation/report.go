@@ -1,0 +1,345 @@
+package operation
+
+import (
+	"cmp"
+	"fmt"
+	"runtime"
+	"slices"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/nodepatch/nodepatch/api/v1alpha1"
+	"github.com/nodepatch/nodepatch/nodeagent/packages"
+)
+
+// What a report lists at most, as the API has it.
+const (
+	maxNewPackages = 100
+	maxAdvisories  = 8
+	maxCVEs        = 16
+	maxReasons     = 20
+)
+
+// firstSeen says when a patch was first offered, by its name, architecture and version. It holds all patches of the last
+// scan, also those that the report omits.
+type firstSeen map[string]time.Time
+
+func firstSeenKey(p *packages.Patch) string {
+	return p.Name + ":" + p.Architecture + "=" + p.AvailableVersion
+}
+
+// update forgets what is no longer offered and adds what is new.
+func (f firstSeen) update(scan *packages.Scan, now time.Time) firstSeen {
+	next := make(firstSeen, len(scan.Patches))
+	for i := range scan.Patches {
+		key := firstSeenKey(&scan.Patches[i])
+		if seen, ok := f[key]; ok {
+			next[key] = seen
+		} else {
+			next[key] = now
+		}
+	}
+	return next
+}
+
+// observation is all that a report is made of.
+type observation struct {
+	Scan           *packages.Scan
+	PackageManager string
+	FirstSeen      firstSeen
+	Refresh        *finding
+	Record         *record
+	AgentVersion   string
+	Now            time.Time
+	Took           time.Duration
+}
+
+// succeed is the report after a scan. Only the conditions of the former report matter, for their transition times.
+func succeed(former *v1alpha1.PatchReportStatus, o observation) *v1alpha1.PatchReportStatus {
+	now := metav1.NewTime(o.Now)
+	s := &v1alpha1.PatchReportStatus{
+		Conditions:     slices.Clone(former.Conditions),
+		Policy:         o.Record.Policy,
+		AgentVersion:   o.AgentVersion,
+		PackageManager: &v1alpha1.PackageManager{Name: o.PackageManager},
+		OS: &v1alpha1.OperatingSystem{
+			Name: cut(o.Scan.OS.PrettyName, 256), ID: cut(o.Scan.OS.ID, 64), VersionID: cut(o.Scan.OS.VersionID, 64),
+		},
+		Kernel: &v1alpha1.Kernel{
+			Running: cut(o.Scan.Kernel.Running, 256), NewestInstalled: cut(o.Scan.Kernel.NewestInstalled, 256),
+		},
+		Scan: &v1alpha1.ScanRun{
+			Time: &now, DurationMilliseconds: o.Took.Milliseconds(), Task: o.Record.Task, OperationID: o.Record.ID,
+		},
+		Counts: counts(o.Scan),
+		Reboot: reboot(&o.Scan.Reboot),
+	}
+	if t := o.Scan.MetadataRefreshed; !t.IsZero() {
+		s.PatchData = &v1alpha1.PatchData{Time: &metav1.Time{Time: t}}
+	}
+	s.Patches, s.PatchesOmitted = patches(o.Scan.Patches, o.FirstSeen)
+	s.NewPackages, s.NewPackagesOmitted = newPackages(o.Scan.NewPackages)
+
+	condition(s, now, v1alpha1.ConditionScanned, true, v1alpha1.ReasonScanned, "The last scan succeeded")
+	refreshed(s, now, o.Refresh)
+	if kind, message := problems(o.Scan.Problems); kind != "" {
+		condition(s, now, v1alpha1.ConditionPackagesConsistent, false, kind, message)
+	} else {
+		condition(s, now, v1alpha1.ConditionPackagesConsistent, true, v1alpha1.ReasonConsistent, "No package is half installed")
+	}
+	s.Summary = cut(summary(s, o), 1024)
+	return s
+}
+
+// fail is the report after a scan that failed: what the last one found stands, and the report says that it is old.
+func fail(former *v1alpha1.PatchReportStatus, o observation, cause finding) *v1alpha1.PatchReportStatus {
+	now := metav1.NewTime(o.Now)
+	s := former.DeepCopy()
+	s.Policy = o.Record.Policy
+	s.AgentVersion = o.AgentVersion
+	condition(s, now, v1alpha1.ConditionScanned, false, cause.Reason, cause.Message)
+	refreshed(s, now, o.Refresh)
+	s.Summary = "Scan failed: " + cause.Message
+	if s.Scan != nil && s.Scan.Time != nil {
+		s.Summary = fmt.Sprintf("Scan failed, so this is as of %s: %s", s.Scan.Time.UTC().Format(time.RFC3339), cause.Message)
+	}
+	s.Summary = cut(s.Summary, 1024)
+	return s
+}
+
+func refreshed(s *v1alpha1.PatchReportStatus, now metav1.Time, f *finding) {
+	if f != nil {
+		condition(s, now, v1alpha1.ConditionPatchDataCurrent, f.OK, f.Reason, f.Message)
+	}
+}
+
+func condition(s *v1alpha1.PatchReportStatus, now metav1.Time, kind string, ok bool, reason, message string) {
+	c := metav1.Condition{Type: kind, Status: metav1.ConditionFalse, Reason: reason, Message: cut(message, 4096), LastTransitionTime: now}
+	if ok {
+		c.Status = metav1.ConditionTrue
+	}
+	meta.SetStatusCondition(&s.Conditions, c)
+}
+
+// summary answers "why are patches missing" in one line.
+func summary(s *v1alpha1.PatchReportStatus, o observation) string {
+	c := s.Counts
+	var parts []string
+	add := func(n int32, text string) {
+		if n > 0 {
+			parts = append(parts, fmt.Sprintf("%d %s", n, text))
+		}
+	}
+	add(c.Missing-c.Held-c.KeptBack-c.Phased, "not installed yet")
+	add(c.Held, "on hold")
+	add(c.KeptBack, "kept back by the package manager")
+	add(c.Phased, "not yet released to this machine")
+	if len(parts) == 0 {
+		parts = append(parts, "Nothing is missing")
+	}
+	if o.Refresh != nil && !o.Refresh.OK {
+		parts = append(parts, fmt.Sprintf("patch data is old (%s)", o.Refresh.Reason))
+	}
+	if kind, message := problems(o.Scan.Problems); kind != "" {
+		parts = append(parts, message)
+	}
+	return strings.Join(parts, ", ")
+}
+
+// problems is the reason and message of the package database's state, empty if it is in order.
+func problems(list []packages.Problem) (reason, message string) {
+	if len(list) == 0 {
+		return "", ""
+	}
+	reason = v1alpha1.ReasonHalfConfigured
+	message = list[0].Message
+	for _, p := range list {
+		if p.Kind == packages.InterruptedTransaction {
+			reason, message = v1alpha1.ReasonInterrupted, p.Message
+			break
+		}
+	}
+	if len(list) > 1 {
+		message += fmt.Sprintf(" (and %d more)", len(list)-1)
+	}
+	return reason, message
+}
+
+func counts(scan *packages.Scan) *v1alpha1.ReportCounts {
+	c := &v1alpha1.ReportCounts{NewPackages: int32(len(scan.NewPackages))}
+	c.Missing = int32(len(scan.Patches))
+	for i := range scan.Patches {
+		p := &scan.Patches[i]
+		switch p.Classification {
+		case packages.Security:
+			c.Security++
+		case packages.Bugfix:
+			c.Bugfix++
+		case packages.Enhancement:
+			c.Enhancement++
+		default:
+			c.Other++
+		}
+		switch severity(p.Severity) {
+		case v1alpha1.SeverityCritical:
+			c.Critical++
+		case v1alpha1.SeverityImportant:
+			c.Important++
+		case v1alpha1.SeverityModerate:
+			c.Moderate++
+		case v1alpha1.SeverityLow:
+			c.Low++
+		}
+		switch p.State {
+		case packages.Held:
+			c.Held++
+		case packages.KeptBack:
+			c.KeptBack++
+		case packages.Phased:
+			c.Phased++
+		default:
+			c.DownloadBytes += p.DownloadSize
+		}
+	}
+	for _, p := range scan.NewPackages {
+		c.DownloadBytes += p.DownloadSize
+	}
+	return c
+}
+
+// patches are the most important ones: security first, then by severity and name. The rest is counted.
+func patches(list []packages.Patch, seen firstSeen) (listed []v1alpha1.Patch, omitted int32) {
+	order := make([]*packages.Patch, len(list))
+	for i := range list {
+		order[i] = &list[i]
+	}
+	slices.SortFunc(order, func(a, b *packages.Patch) int {
+		return cmp.Or(
+			cmp.Compare(rank(a), rank(b)),
+			cmp.Compare(a.Name, b.Name),
+			cmp.Compare(a.Architecture, b.Architecture),
+		)
+	})
+	n := min(len(order), v1alpha1.MaxReportedPatches)
+	listed = make([]v1alpha1.Patch, n)
+	for i, p := range order[:n] {
+		listed[i] = patch(p, seen[firstSeenKey(p)])
+	}
+	return listed, int32(len(order) - n)
+}
+
+// rank is low for what is urgent.
+func rank(p *packages.Patch) int {
+	r := 0
+	switch severity(p.Severity) {
+	case v1alpha1.SeverityCritical:
+	case v1alpha1.SeverityImportant:
+		r = 1
+	case v1alpha1.SeverityModerate:
+		r = 2
+	case v1alpha1.SeverityLow:
+		r = 3
+	default:
+		r = 4
+	}
+	if p.Classification != packages.Security {
+		r += 10
+	}
+	return r
+}
+
+func patch(p *packages.Patch, seen time.Time) v1alpha1.Patch {
+	r := v1alpha1.Patch{
+		Name:           cut(name(p.Name, p.Architecture), 256),
+		Installed:      cut(p.InstalledVersion, 256),
+		Available:      cut(p.AvailableVersion, 256),
+		Classification: v1alpha1.Classification(p.Classification),
+		Severity:       severity(p.Severity),
+		Advisories:     p.Advisories[:min(len(p.Advisories), maxAdvisories)],
+		CVEs:           p.CVEs[:min(len(p.CVEs), maxCVEs)],
+		CVEsOmitted:    int32(max(0, len(p.CVEs)-maxCVEs)),
+		DownloadBytes:  p.DownloadSize,
+		State:          v1alpha1.PatchState(p.State),
+		Reason:         cut(p.Reason, 512),
+	}
+	if !seen.IsZero() {
+		r.FirstSeen = &metav1.Time{Time: seen}
+	}
+	return r
+}
+
+func newPackages(list []packages.NewPackage) (listed []v1alpha1.NewPackage, omitted int32) {
+	n := min(len(list), maxNewPackages)
+	for _, p := range list[:n] {
+		listed = append(listed, v1alpha1.NewPackage{
+			Name: cut(name(p.Name, p.Architecture), 256), Version: cut(p.Version, 256), DownloadBytes: p.DownloadSize,
+		})
+	}
+	return listed, int32(len(list) - n)
+}
+
+func reboot(r *packages.Reboot) *v1alpha1.Reboot {
+	if !r.Required {
+		return &v1alpha1.Reboot{State: v1alpha1.RebootNotRequired}
+	}
+	result := &v1alpha1.Reboot{State: v1alpha1.RebootRequired}
+	for _, reason := range r.Reasons[:min(len(r.Reasons), maxReasons)] {
+		result.Reasons = append(result.Reasons, cut(reason, 512))
+	}
+	return result
+}
+
+// severity puts the distributions' words into the API's. What is not known is left out.
+func severity(word string) v1alpha1.Severity {
+	switch strings.ToLower(word) {
+	case "critical":
+		return v1alpha1.SeverityCritical
+	case "important", "high":
+		return v1alpha1.SeverityImportant
+	case "moderate", "medium":
+		return v1alpha1.SeverityModerate
+	case "low", "negligible":
+		return v1alpha1.SeverityLow
+	}
+	return ""
+}
+
+// native are the package managers' names for the agent's own architecture, which is the host's.
+var native = map[string][]string{
+	"amd64":   {"amd64", "x86_64"},
+	"arm64":   {"arm64", "aarch64"},
+	"386":     {"i386", "i586", "i686"},
+	"arm":     {"armhf", "armv7hl"},
+	"ppc64le": {"ppc64el", "ppc64le"},
+	"s390x":   {"s390x"},
+	"riscv64": {"riscv64"},
+}[runtime.GOARCH]
+
+// name is a package's name as its manager prints it: a foreign architecture is part of it.
+func name(name, architecture string) string {
+	switch architecture {
+	case "", "all", "noarch", "any":
+		return name
+	}
+	if slices.Contains(native, architecture) {
+		return name
+	}
+	return name + ":" + architecture
+}
+
+// cut bounds a string in bytes, at a character's border.
+func cut(s string, limit int) string {
+	const mark = "…"
+	if len(s) <= limit {
+		return s
+	}
+	end := limit - len(mark)
+	for end > 0 && !utf8.RuneStart(s[end]) {
+		end--
+	}
+	return s[:end] + mark
+}
