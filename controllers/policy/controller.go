@@ -1,0 +1,154 @@
+// Package policy says which policy governs which node, and keeps the status of
+// PatchPolicies: how many nodes they govern, how many of them are scanned and
+// patched, and what a person has to mend.
+package policy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	admissionv1 "k8s.io/api/admissionregistration/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/klog/v2"
+	"k8s.io/utils/clock"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/builder"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller"
+	"sigs.k8s.io/controller-runtime/pkg/event"
+	"sigs.k8s.io/controller-runtime/pkg/handler"
+	"sigs.k8s.io/controller-runtime/pkg/predicate"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+
+	"k8s.io/client-go/util/workqueue"
+
+	"github.com/nodepatch/nodepatch/api/v1alpha1"
+	"github.com/nodepatch/nodepatch/controllers/agents/guard"
+)
+
+// settle is how long changes of nodes and reports are gathered before the
+// policies are looked at: each status is written at most once in that time,
+// however many nodes report.
+const settle = time.Second
+
+// pass is the one request of the controller: look at all policies together, as
+// each depends on the others.
+type pass struct{}
+
+// Reconciler keeps the status of PatchPolicies.
+type Reconciler struct {
+	// Client reads from the manager's cache.
+	Client client.Client
+	// Clock tells the age of scans.
+	Clock clock.PassiveClock
+}
+
+// SetupWithManager adds the controller to a manager.
+func SetupWithManager(mgr ctrl.Manager) error {
+	return setup(mgr, &Reconciler{Client: mgr.GetClient(), Clock: clock.RealClock{}}, nil)
+}
+
+// setup takes the option for tests, in which managers come and go in one process.
+func setup(mgr ctrl.Manager, r *Reconciler, skipNameValidation *bool) error {
+	guardOnly := predicate.NewPredicateFuncs(func(o client.Object) bool {
+		return slices.Contains(guard.Policies, o.GetName())
+	})
+	return builder.TypedControllerManagedBy[pass](mgr).
+		Named("policy").
+		Watches(&v1alpha1.PatchPolicy{}, lookAfter(0), builder.WithPredicates(predicate.GenerationChangedPredicate{})).
+		Watches(&corev1.Node{}, lookAfter(settle), builder.WithPredicates(predicate.LabelChangedPredicate{})).
+		Watches(&v1alpha1.PatchReport{}, lookAfter(settle)).
+		Watches(&admissionv1.ValidatingAdmissionPolicy{}, lookAfter(settle), builder.WithPredicates(guardOnly)).
+		Watches(&admissionv1.ValidatingAdmissionPolicyBinding{}, lookAfter(settle), builder.WithPredicates(guardOnly)).
+		WithOptions(controller.TypedOptions[pass]{SkipNameValidation: skipNameValidation}).
+		Complete(r)
+}
+
+// lookAfter asks for a pass a while after anything happened. An earlier one
+// that is already asked for stays.
+func lookAfter(wait time.Duration) handler.TypedEventHandler[client.Object, pass] {
+	type queue = workqueue.TypedRateLimitingInterface[pass]
+	return handler.TypedFuncs[client.Object, pass]{
+		CreateFunc: func(_ context.Context, _ event.TypedCreateEvent[client.Object], q queue) { q.AddAfter(pass{}, wait) },
+		UpdateFunc: func(_ context.Context, _ event.TypedUpdateEvent[client.Object], q queue) { q.AddAfter(pass{}, wait) },
+		DeleteFunc: func(_ context.Context, _ event.TypedDeleteEvent[client.Object], q queue) { q.AddAfter(pass{}, wait) },
+	}
+}
+
+// Reconcile looks at all policies and writes each status that is not as it
+// should be.
+func (r *Reconciler) Reconcile(ctx context.Context, _ pass) (reconcile.Result, error) {
+	policies := &v1alpha1.PatchPolicyList{}
+	nodes := &corev1.NodeList{}
+	reports := &v1alpha1.PatchReportList{}
+	// Nothing here changes what it reads; policies are copied before the write.
+	for _, list := range []client.ObjectList{policies, nodes, reports} {
+		if err := r.Client.List(ctx, list, client.UnsafeDisableDeepCopy); err != nil {
+			return reconcile.Result{}, fmt.Errorf("listing %T: %w", list, err)
+		}
+	}
+	gaps, err := guard.Gaps(ctx, r.Client)
+	if err != nil {
+		return reconcile.Result{}, err
+	}
+
+	seen := observation{
+		membership: Govern(policies.Items, nodes.Items),
+		reports:    make(map[string]*v1alpha1.PatchReport, len(reports.Items)),
+		guardGaps:  gaps,
+		now:        r.Clock.Now(),
+	}
+	for i := range reports.Items {
+		seen.reports[reports.Items[i].Name] = &reports.Items[i]
+	}
+
+	var result reconcile.Result
+	var failures []error
+	for i := range policies.Items {
+		seen.policy = &policies.Items[i]
+		if !seen.policy.DeletionTimestamp.IsZero() {
+			continue
+		}
+		switch err := r.write(ctx, seen.policy, seen.status()); {
+		case apierrors.IsConflict(err):
+			// The cache lags behind; what it brings does not call for a pass.
+			result.RequeueAfter = sooner(result.RequeueAfter, settle)
+		case client.IgnoreNotFound(err) != nil:
+			failures = append(failures, fmt.Errorf("writing the status of PatchPolicy %s: %w", seen.policy.Name, err))
+		}
+		result.RequeueAfter = sooner(result.RequeueAfter, seen.nextOverdue())
+	}
+	if len(failures) > 0 {
+		return reconcile.Result{}, errors.Join(failures...)
+	}
+	return result, nil
+}
+
+// write patches what differs, and refuses to do so on an older policy: the
+// times of its conditions would be wrong.
+func (r *Reconciler) write(ctx context.Context, policy *v1alpha1.PatchPolicy, status v1alpha1.PatchPolicyStatus) error {
+	if equality.Semantic.DeepEqual(policy.Status, status) {
+		return nil
+	}
+	changed := policy.DeepCopy()
+	changed.Status = status
+	patch := client.MergeFromWithOptions(policy, client.MergeFromWithOptimisticLock{})
+	if err := r.Client.Status().Patch(ctx, changed, patch, client.FieldOwner(v1alpha1.ManagerFieldOwner)); err != nil {
+		return err
+	}
+	klog.FromContext(ctx).V(4).Info("Wrote the status of a policy", "policy", klog.KObj(policy))
+	return nil
+}
+
+// sooner is the shorter of two waits, of which zero is none.
+func sooner(a, b time.Duration) time.Duration {
+	if a == 0 || b != 0 && b < a {
+		return b
+	}
+	return a
+}

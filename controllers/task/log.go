@@ -1,0 +1,99 @@
+package task
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+
+	"github.com/nodepatch/nodepatch/api/patchlog"
+	"github.com/nodepatch/nodepatch/api/v1alpha1"
+)
+
+// maxLog is how many entries of the patch log a task's status keeps.
+const maxLog = 50
+
+// Entries are the entries of the patch log that the manager itself writes for
+// what this plan says: each has to be written before the status that says it.
+// Those of earlier plans are among them again; writing them twice does no harm.
+func (p *Plan) Entries() []patchlog.Entry {
+	run := p.logRun()
+	var entries []patchlog.Entry
+	if p.Accepts {
+		entries = append(entries, patchlog.TaskStarted(p.now, run, p.Template.Action, len(p.Nodes)))
+	}
+	for i := range p.Nodes {
+		node := &p.Nodes[i]
+		switch {
+		case node.Answered:
+		case node.Place == Unreachable:
+			entries = append(entries, patchlog.NodeUnreachable(p.at(node.Since), run, node.Name, node.Reason, node.Message))
+		case node.Place == Failed:
+			entries = append(entries, patchlog.NodeTimedOut(p.at(node.Since), run, node.Name,
+				cmp.Or(node.LastStep, v1alpha1.StepPending), withDefaults(*p.task.Status.Template).Scan.Timeout.Duration))
+		}
+	}
+	if p.Ended() {
+		entries = append(entries, p.lastEntry(run))
+	}
+	return entries
+}
+
+// lastEntry is the one with which a task ends.
+func (p *Plan) lastEntry(run patchlog.Run) patchlog.Entry {
+	started := p.task.Status.StartTime
+	switch {
+	case p.Phase == v1alpha1.TaskStopped:
+		return patchlog.Entry{
+			Time: p.now, Reason: v1alpha1.EventTaskStopped, Key: v1alpha1.EventTaskStopped,
+			Message: p.Message(), Task: run.Task, TaskUID: run.UID, Policy: run.Policy,
+		}
+	case started == nil:
+		return patchlog.TaskRefused(p.now, run, p.Reason, p.Cause)
+	case p.Phase == v1alpha1.TaskComplete:
+		return patchlog.TaskFinished(p.now, run, p.Counts(), p.Patches(), p.now.Sub(started.Time))
+	default:
+		cause := p.Cause
+		if cause == "" {
+			cause = p.firstFailure()
+		}
+		return patchlog.TaskFailed(p.now, run, p.Counts(), cause)
+	}
+}
+
+func (p *Plan) firstFailure() string {
+	failures := p.Failures()
+	if len(failures) == 0 {
+		return p.Reason
+	}
+	first := failures[0]
+	return fmt.Sprintf("first %s (%s): %s", first.Node, first.Reason, first.Message)
+}
+
+// log is the log of the status: what stood there, what the manager writes now
+// and which scans failed, oldest first. An entry is known by its reason and
+// node, so that deriving it again changes nothing.
+func (p *Plan) log(old []v1alpha1.LogEntry) []v1alpha1.LogEntry {
+	type key struct{ reason, node string }
+	known := make(map[key]bool, len(old))
+	log := slices.Clone(old)
+	for _, entry := range old {
+		known[key{entry.Reason, entry.Node}] = true
+	}
+	add := func(entry v1alpha1.LogEntry) {
+		if k := (key{entry.Reason, entry.Node}); !known[k] {
+			known[k] = true
+			log = append(log, entry)
+		}
+	}
+	for _, entry := range p.Entries() {
+		add(entry.LogEntry())
+	}
+	run := p.logRun()
+	for i := range p.Nodes {
+		if node := &p.Nodes[i]; node.Answered && node.Place == Failed {
+			add(patchlog.ScanFailed(p.at(node.Since), run, node.Name, node.Reason, node.Message).LogEntry())
+		}
+	}
+	slices.SortStableFunc(log, func(a, b v1alpha1.LogEntry) int { return a.Time.Compare(b.Time.Time) })
+	return log[max(0, len(log)-maxLog):]
+}

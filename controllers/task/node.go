@@ -1,0 +1,234 @@
+package task
+
+import (
+	"encoding/json"
+	"fmt"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/nodepatch/nodepatch/api/v1alpha1"
+)
+
+// WithdrawnAnnotation on a PatchAssignment remembers the operations that the
+// manager took back because the node did not answer in time, as a JSON list of
+// v1alpha1.EndedOperation, newest first. It is written in one piece with the
+// removal of the operation, so that a node that was given up is not asked
+// again by the same task, however often the manager restarts.
+const WithdrawnAnnotation = "nodepatch.io/withdrawn"
+
+// maxWithdrawn is how many verdicts an assignment keeps: as many as an agent
+// keeps outcomes. Only tasks that run at the same time need theirs.
+const maxWithdrawn = 8
+
+// trace derives where a node stands that was given its part of the task. The
+// agent's own word goes before the manager's verdict, also when it comes late.
+func (r *run) trace(node *corev1.Node, assignment *v1alpha1.PatchAssignment) (Node, bool) {
+	if assignment == nil {
+		return Node{}, false
+	}
+	outcome := outcomeOf(assignment, r.id)
+	if outcome != nil && outcome.Step != v1alpha1.StepStopped {
+		return answered(node.Name, outcome), true
+	}
+	if verdict := verdictOf(assignment, r.id); verdict != nil {
+		return givenUp(node.Name, verdict), true
+	}
+	if outcome != nil {
+		return answered(node.Name, outcome), true
+	}
+	operation := assignment.Spec.Operation
+	if operation == nil || operation.ID != r.id {
+		return Node{}, false
+	}
+	if r.in.Now.Before(operation.Deadline.Time) {
+		r.wake(operation.Deadline.Time)
+		return Node{Name: node.Name, Place: Scanning}, true
+	}
+	return r.giveUp(node, assignment), true
+}
+
+// giveUp decides about a node that has not answered by its deadline.
+func (r *run) giveUp(node *corev1.Node, assignment *v1alpha1.PatchAssignment) Node {
+	reason, message := unreachable(node, assignment)
+	if reason == "" {
+		timeout := r.template.Scan.Timeout.Duration
+		reason = v1alpha1.ReasonTimeout
+		message = fmt.Sprintf("No answer within %s; see what the agent on this node logs, or raise the scan's timeout", duration(timeout))
+	}
+	now := metav1.NewTime(r.in.Now)
+	verdict := &v1alpha1.EndedOperation{OperationID: r.id, Step: v1alpha1.StepFailed, Time: &now, Reason: reason, Message: message}
+	state := givenUp(node.Name, verdict)
+	state.Withdraw, state.Verdict = true, verdict
+	state.LastStep = v1alpha1.StepPending
+	if agent := assignment.Status.Agent; agent != nil && agent.OperationID == r.id && agent.Step != "" {
+		state.LastStep = agent.Step
+	}
+	return state
+}
+
+// waiting derives where a node stands that has no part of the task yet. A node
+// without a reason to wait can be given it.
+func (r *run) waiting(node *corev1.Node, assignment *v1alpha1.PatchAssignment) Node {
+	state := Node{Name: node.Name, Place: Pending}
+	if reason, message := unreachable(node, assignment); reason != "" {
+		state.Reason, state.Message = reason, message
+		patience := latest(r.started, node.CreationTimestamp.Time).Add(r.template.Scan.Timeout.Duration)
+		if r.in.Now.Before(patience) {
+			r.wake(patience)
+			return state
+		}
+		state.Place, state.Since = Unreachable, patience
+		return state
+	}
+	if task := r.occupant(assignment); task != "" {
+		state.Reason, state.Message = v1alpha1.ReasonBusy, "The node works on the task "+task
+	}
+	return state
+}
+
+// occupant names another task that the node works on. An operation whose task
+// is gone also occupies the node, until the assignment controller, which asks
+// the API server itself whether the task is gone, has taken it back.
+func (r *run) occupant(assignment *v1alpha1.PatchAssignment) string {
+	operation := assignment.Spec.Operation
+	if operation == nil || outcomeOf(assignment, operation.ID) != nil || r.in.Finished.Has(operation.ID) {
+		return ""
+	}
+	return operation.Task
+}
+
+// unreachable says why a node cannot be given work now, if so.
+func unreachable(node *corev1.Node, assignment *v1alpha1.PatchAssignment) (reason, message string) {
+	if ready := readyCondition(node); ready == nil || ready.Status != corev1.ConditionTrue {
+		message = "The node is not Ready"
+		if ready != nil && ready.Reason != "" {
+			message += " (" + ready.Reason + ")"
+		}
+		return v1alpha1.ReasonNodeNotReady, message + "; see kubectl describe node " + node.Name
+	}
+	switch {
+	case assignment == nil:
+		return v1alpha1.ReasonAgentAbsent, "The node has no PatchAssignment yet; the manager makes it"
+	case assignment.Status.Controller == nil || assignment.Status.Controller.Agent == v1alpha1.AgentAbsent:
+		reason, message = v1alpha1.ReasonAgentAbsent, "No agent runs on the node; see the DaemonSet nodepatch-agent"
+	case assignment.Status.Controller.Agent != v1alpha1.AgentReady:
+		reason, message = v1alpha1.ReasonAgentNotReady, "The agent on the node is not ready; see its pod's events and log"
+	default:
+		return "", ""
+	}
+	if said := assignment.Status.Controller; said != nil && said.Reason == reason && said.Message != "" {
+		message = said.Message
+	}
+	return reason, message
+}
+
+func readyCondition(node *corev1.Node) *corev1.NodeCondition {
+	for i := range node.Status.Conditions {
+		if node.Status.Conditions[i].Type == corev1.NodeReady {
+			return &node.Status.Conditions[i]
+		}
+	}
+	return nil
+}
+
+// answered is the state of a node whose agent gave an outcome.
+func answered(name string, outcome *v1alpha1.EndedOperation) Node {
+	state := Node{Name: name, Place: Done, Answered: true, Since: timeOf(outcome)}
+	if outcome.Step == v1alpha1.StepDone {
+		state.Counts = outcome.Counts
+		return state
+	}
+	state.Place, state.Reason, state.Message = Failed, outcome.Reason, outcome.Message
+	if state.Reason == "" {
+		state.Reason = v1alpha1.ReasonScanFailed
+		if outcome.Step == v1alpha1.StepStopped {
+			state.Reason = v1alpha1.ReasonAborted
+		}
+	}
+	return state
+}
+
+// givenUp is the state of a node that the manager gave up.
+func givenUp(name string, verdict *v1alpha1.EndedOperation) Node {
+	place := Unreachable
+	if verdict.Reason == v1alpha1.ReasonTimeout {
+		place = Failed
+	}
+	return Node{Name: name, Place: place, Reason: verdict.Reason, Message: verdict.Message, Since: timeOf(verdict)}
+}
+
+// outcomeOf finds what the agent said about an operation that ended.
+func outcomeOf(assignment *v1alpha1.PatchAssignment, id string) *v1alpha1.EndedOperation {
+	agent := assignment.Status.Agent
+	if agent == nil {
+		return nil
+	}
+	if agent.OperationID == id && agent.Step.Ended() {
+		return &v1alpha1.EndedOperation{
+			OperationID: id, Step: agent.Step, Time: agent.Time,
+			Reason: agent.Reason, Message: agent.Message, Counts: agent.Counts,
+		}
+	}
+	return find(agent.Earlier, id)
+}
+
+// verdictOf finds what the manager decided about an operation it took back.
+func verdictOf(assignment *v1alpha1.PatchAssignment, id string) *v1alpha1.EndedOperation {
+	return find(withdrawn(assignment), id)
+}
+
+func find(ended []v1alpha1.EndedOperation, id string) *v1alpha1.EndedOperation {
+	for i := range ended {
+		if ended[i].OperationID == id {
+			return &ended[i]
+		}
+	}
+	return nil
+}
+
+// withdrawn reads WithdrawnAnnotation. One that a person broke counts as none.
+func withdrawn(assignment *v1alpha1.PatchAssignment) []v1alpha1.EndedOperation {
+	value, has := assignment.Annotations[WithdrawnAnnotation]
+	if !has {
+		return nil
+	}
+	var ended []v1alpha1.EndedOperation
+	if json.Unmarshal([]byte(value), &ended) != nil {
+		return nil
+	}
+	return ended
+}
+
+// withdraw takes the operation off an assignment and remembers the verdict.
+func withdraw(assignment *v1alpha1.PatchAssignment, verdict *v1alpha1.EndedOperation) error {
+	assignment.Spec.Operation = nil
+	if verdict == nil {
+		return nil
+	}
+	kept := append([]v1alpha1.EndedOperation{*verdict}, withdrawn(assignment)...)
+	value, err := json.Marshal(kept[:min(len(kept), maxWithdrawn)])
+	if err != nil {
+		return fmt.Errorf("encoding what was withdrawn from %s: %w", assignment.Name, err)
+	}
+	if assignment.Annotations == nil {
+		assignment.Annotations = map[string]string{}
+	}
+	assignment.Annotations[WithdrawnAnnotation] = string(value)
+	return nil
+}
+
+func timeOf(ended *v1alpha1.EndedOperation) time.Time {
+	if ended.Time == nil {
+		return time.Time{}
+	}
+	return ended.Time.UTC()
+}
+
+func latest(a, b time.Time) time.Time {
+	if b.After(a) {
+		return b
+	}
+	return a
+}
