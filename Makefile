@@ -79,7 +79,8 @@ k8s: ## Build Kubernetes and etcd from Go modules into bin/k8s, once
 
 .PHONY: cluster
 cluster: packages k8s image ## Boot a cluster of MACHINES=2 and leave it running; kubeconfig at bin/cluster/kubeconfig
-	hack/machine up --machines $(MACHINES)
+	hack/machine up -machines $(MACHINES)
+	hack/machine load bin/nodepatch-image.tar
 
 .PHONY: cluster-down
 cluster-down: ## Remove that cluster without a trace
@@ -89,7 +90,7 @@ cluster-down: ## Remove that cluster without a trace
 
 .PHONY: image
 image: build ## Write the image IMG as an archive under bin/, without Docker
-	go run ./hack/image --tag $(IMG) --output bin/nodepatch-image.tar bin/manager bin/agent
+	go run ./hack/image -tag $(IMG) -o bin/nodepatch-image.tar
 
 .PHONY: install
 install: ## Install the CRDs alone
