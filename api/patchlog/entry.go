@@ -56,9 +56,6 @@ type Entry struct {
 // MaxNote is how many bytes an Event's note may have; the API server refuses longer ones.
 const MaxNote = 1024
 
-// maxName is how much of a node's or task's name goes into an Event's name, of 253 characters in all.
-const maxName = 200
-
 // validate says why an entry cannot be written. Such an entry is an error in this program.
 func (e Entry) validate() error {
 	switch {
@@ -74,17 +71,10 @@ func (e Entry) validate() error {
 	return nil
 }
 
-// name is the name of the entry's Event: the same for every repetition, and no other entry's.
-func (e Entry) name() string {
-	subject := e.Node
-	if subject == "" {
-		subject = e.Task
-	}
-	if len(subject) > maxName {
-		subject = strings.TrimRight(subject[:maxName], ".-")
-	}
+// id is the same for every repetition of an entry, and no other entry's: 20 hexadecimal digits.
+func (e Entry) id() string {
 	sum := sha256.Sum256([]byte(strings.Join([]string{e.Node, string(e.TaskUID), e.Key}, "\x00")))
-	return subject + "." + hex.EncodeToString(sum[:10])
+	return hex.EncodeToString(sum[:10])
 }
 
 // LogEntry is the entry as it stands in a PatchTask's status.

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -17,14 +18,29 @@ import (
 	"github.com/nodepatch/nodepatch/api/v1alpha1"
 )
 
-// The components that report entries; admission tells the agent's from all others by it.
+// Component is a program that reports entries, as an Event's reportingComponent.
+type Component string
+
 const (
-	AgentComponent   = "nodepatch.io/agent"
-	ManagerComponent = "nodepatch.io/manager"
+	// AgentComponent reports what happens on its node. Admission knows the agents' entries by it.
+	AgentComponent Component = "nodepatch.io/agent"
+	// ManagerComponent reports what happens to tasks, and to nodes that say nothing themselves.
+	ManagerComponent Component = "nodepatch.io/manager"
 )
+
+// letter tells the names of the components' Events apart, so that neither can take a name of the other's.
+func (c Component) letter() string {
+	if c == AgentComponent {
+		return "a"
+	}
+	return "m"
+}
 
 // Namespace is where the Events of cluster-scoped objects live.
 const Namespace = "default"
+
+// maxSubject is how much of a node's or task's name goes into an Event's name, of 253 characters in all.
+const maxSubject = 200
 
 // maxInstance is how long an Event's reportingInstance may be.
 const maxInstance = 128
@@ -34,7 +50,7 @@ const maxInstance = 128
 // which have no lastTimestamp.
 type Events struct {
 	client    rest.Interface
-	component string
+	component Component
 	instance  string
 	echo      io.Writer
 }
@@ -44,7 +60,7 @@ var _ Sink = (*Events)(nil)
 // NewEvents makes a sink that reports as component, which is AgentComponent or ManagerComponent.
 // Instance is the agent's node, or the manager's pod. Each entry that was not there before also goes to
 // echo as a line of JSON, if echo is not nil.
-func NewEvents(client rest.Interface, component, instance string, echo io.Writer) *Events {
+func NewEvents(client rest.Interface, component Component, instance string, echo io.Writer) *Events {
 	if len(instance) > maxInstance {
 		instance = instance[:maxInstance]
 	}
@@ -141,18 +157,18 @@ func (s *Events) event(entry Entry) event {
 	result := event{
 		APIVersion: "v1",
 		Kind:       "Event",
-		Metadata:   metadata{Name: entry.name(), Namespace: Namespace, Labels: entry.labels()},
+		Metadata:   metadata{Name: s.name(entry), Namespace: Namespace, Labels: entry.labels()},
 		Type:       "Normal",
 		Reason:     entry.Reason,
 		// The API server requires an action beside an eventTime; nothing shows it.
 		Action:             "Patch",
 		Message:            note(entry.Message),
-		Source:             source{Component: s.component, Host: entry.Node},
+		Source:             source{Component: string(s.component), Host: entry.Node},
 		EventTime:          at.Format(metav1.RFC3339Micro),
 		FirstTimestamp:     at.Format(time.RFC3339),
 		LastTimestamp:      at.Format(time.RFC3339),
 		Count:              1,
-		ReportingComponent: s.component,
+		ReportingComponent: string(s.component),
 		ReportingInstance:  s.instance,
 	}
 	if entry.Warning {
@@ -169,6 +185,18 @@ func (s *Events) event(entry Entry) event {
 		result.Related = task
 	}
 	return result
+}
+
+// name is that of the entry's Event: what it regards, and then the same for every repetition.
+func (s *Events) name(entry Entry) string {
+	subject := entry.Node
+	if subject == "" {
+		subject = entry.Task
+	}
+	if len(subject) > maxSubject {
+		subject = strings.TrimRight(subject[:maxSubject], ".-")
+	}
+	return subject + "." + s.component.letter() + entry.id()
 }
 
 func (e Entry) labels() map[string]string {

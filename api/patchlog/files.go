@@ -53,7 +53,7 @@ func (l *HostLog) load() error {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	l.recorded = scanned.names
+	l.recorded = scanned.ids
 	l.first = scanned.first
 	if l.first == 0 {
 		l.first = l.last + 1
@@ -73,11 +73,11 @@ func (l *HostLog) load() error {
 type scan struct {
 	first, last uint64              // sequences of its first and last entry, 0 without any
 	size        int64               // where its last whole line ends
-	names       map[string]struct{} // of its entries
+	ids         map[string]struct{} // of its entries
 }
 
 func scanFile(path string) (scan, error) {
-	result := scan{names: map[string]struct{}{}}
+	result := scan{ids: map[string]struct{}{}}
 	file, err := os.Open(path)
 	if err != nil {
 		return result, err
@@ -100,7 +100,7 @@ func scanFile(path string) (scan, error) {
 			result.first = l.Sequence
 		}
 		result.last = max(result.last, l.Sequence)
-		result.names[l.name()] = struct{}{}
+		result.ids[l.id()] = struct{}{}
 	}
 }
 

@@ -63,7 +63,7 @@ type HostLog struct {
 	last     uint64 // sequence of the last entry written
 	acked    uint64 // sequence up to which the API server has all entries
 	rotated  []uint64
-	recorded map[string]struct{} // names of the entries in the current file
+	recorded map[string]struct{} // ids of the entries in the current file
 }
 
 // limits are the bounds of the log; tests make them small.
@@ -141,7 +141,7 @@ func (l *HostLog) Append(entry Entry) error {
 	if l.file == nil {
 		return fmt.Errorf("appending to the patch log: %w", os.ErrClosed)
 	}
-	if _, ok := l.recorded[entry.name()]; ok {
+	if _, ok := l.recorded[entry.id()]; ok {
 		return nil
 	}
 	entry.Message = cut(strings.ToValidUTF8(entry.Message, "\uFFFD"), maxMessage)
@@ -157,7 +157,7 @@ func (l *HostLog) Append(entry Entry) error {
 		return fmt.Errorf("appending to the patch log: %w", err)
 	}
 	l.last = next.Sequence
-	l.recorded[entry.name()] = struct{}{}
+	l.recorded[entry.id()] = struct{}{}
 	l.signal()
 	if l.echo != nil {
 		// The entry is kept; a pod whose stdout is gone can do without the echo.
