@@ -16,7 +16,8 @@ type Command struct {
 	// Name is a short label of the purpose, such as "apt-refresh". It fits in
 	// the name of a systemd unit and of a directory: [a-z0-9-], at most 32 bytes.
 	Name string
-	// Argv is the program, by name or absolute path, and its arguments.
+	// Argv is the program, by name or absolute path, and its arguments. None has
+	// a line break or a zero byte.
 	Argv []string
 	// Env holds "KEY=value" pairs. It is the whole environment of the program
 	// apart from what every program on a host has (PATH).

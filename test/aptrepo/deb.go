@@ -114,8 +114,8 @@ func (p *Package) dataTar() ([]byte, error) {
 }
 
 // tarball writes a tar archive; its first error ends it. It is not compressed,
-// which dpkg does not ask for: tests build thousands of packages of a few bytes,
-// and a compressor takes a hundred times as long to set up as to run.
+// which dpkg does not ask for: tests build thousands of packages of a few bytes
+// each, and setting a compressor up would take most of the time.
 type tarball struct {
 	buffer bytes.Buffer
 	tar    *tar.Writer

@@ -42,6 +42,9 @@ type Repository struct {
 
 	files    map[string]served
 	modified time.Time
+	// again is true if it was published before in the same second. Modification times
+	// cannot tell those apart, so nothing is answered with "not modified".
+	again    bool
 	down     bool
 	requests map[string]int
 	released chan struct{}
@@ -133,6 +136,7 @@ func (r *Repository) Publish() error {
 		"Origin: %s\nLabel: %s\nSuite: %s\nCodename: %s\nDate: %s\nArchitectures: %s\nComponents: main\nSHA256:\n%s",
 		r.release.Origin, r.release.Label, r.release.Suite, r.release.Codename,
 		now.UTC().Format("Mon, 02 Jan 2006 15:04:05 UTC"), strings.Join(r.release.Architectures, " "), sums.String())}
+	r.again = r.files != nil && now.Unix() <= r.modified.Unix()
 	r.files, r.modified = files, now
 	return nil
 }
@@ -208,6 +212,9 @@ func (r *Repository) ServeHTTP(w http.ResponseWriter, request *http.Request) {
 	r.requests[request.URL.Path]++
 	file, found := r.files[request.URL.Path]
 	modified, down, released := r.modified, r.down, r.released
+	if r.again {
+		request.Header.Del("If-Modified-Since")
+	}
 	r.mu.Unlock()
 
 	switch {

@@ -89,6 +89,8 @@ func (c *classifier) purpose(a archive) packages.Classification {
 		return false
 	}
 	esm := strings.HasPrefix(a.origin, "UbuntuESM")
+	// Debian's backports are of origin "Debian Backports".
+	origin, _, _ := strings.Cut(strings.ToLower(a.origin), " ")
 	switch {
 	case ends("-security"):
 		return packages.Security
@@ -96,7 +98,7 @@ func (c *classifier) purpose(a archive) packages.Classification {
 		return packages.Security
 	case esm:
 		return packages.Bugfix
-	case !slices.Contains(c.distributions, strings.ToLower(a.origin)):
+	case !slices.Contains(c.distributions, origin):
 		return packages.Other
 	case ends("backports"), ends("backports-sloppy"), a.suite == "experimental":
 		return packages.Enhancement

@@ -9,9 +9,9 @@ import (
 const dpkgTool = "dpkg-query"
 
 // dpkgFormat makes dpkg-query print what parseInstalled reads. All of its fields
-// exist since dpkg 1.18.
-const dpkgFormat = "${Package}\t${Architecture}\t${db:Status-Want}\t${db:Status-Eflag}\t${db:Status-Status}\t" +
-	"${Version}\t${source:Package}\t${source:Version}\n"
+// exist since dpkg 1.18, and dpkg-query itself reads the escapes.
+const dpkgFormat = `${Package}\t${Architecture}\t${db:Status-Want}\t${db:Status-Eflag}\t${db:Status-Status}\t` +
+	`${Version}\t${source:Package}\t${source:Version}\n`
 
 func installedCommand() []string {
 	return []string{"dpkg-query", "--show", "--showformat=" + dpkgFormat}
@@ -60,7 +60,7 @@ func parseInstalled(output []byte) (*database, error) {
 	d := &database{positions: map[key]int{}}
 	for n, line := range lines(output) {
 		fields := strings.Split(line, "\t")
-		if len(fields) != strings.Count(dpkgFormat, "\t")+1 {
+		if len(fields) != strings.Count(dpkgFormat, `\t`)+1 {
 			return nil, notUnderstood(dpkgTool, n, line, "not the eight fields that were asked for")
 		}
 		p := installed{

@@ -1,0 +1,209 @@
+package apt_test
+
+import (
+	"context"
+	"flag"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+
+	"github.com/nodepatch/nodepatch/nodeagent/host"
+	"github.com/nodepatch/nodepatch/nodeagent/packages"
+	"github.com/nodepatch/nodepatch/nodeagent/packages/apt"
+	"github.com/nodepatch/nodepatch/test/aptrepo"
+	"github.com/nodepatch/nodepatch/test/roots"
+)
+
+var record = flag.String("record", "", "write the output of the commands of TestScan to this directory below testdata")
+
+// machine is a real root of the distribution, in which a real apt runs.
+type machine struct {
+	*apt.Manager
+	layer  *roots.Layer
+	runner packages.Runner
+}
+
+func newMachine(tb testing.TB, o apt.Options) *machine {
+	tb.Helper()
+	if err := roots.Supported(); err != nil {
+		if os.Getenv("CI") == "true" {
+			tb.Fatal(err)
+		}
+		tb.Skip(err)
+	}
+	// Another release than this machine's, made by mmdebstrap with minbase and systemd.
+	root := &roots.Root{Path: os.Getenv("NODEPATCH_APT_ROOT")}
+	if root.Path == "" {
+		var err error
+		if root, err = roots.Debian(tb.Context(), tb.Output()); err != nil {
+			tb.Fatal(err)
+		}
+	}
+	layer, err := root.Layer(tb.TempDir())
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() {
+		if err := layer.Close(); err != nil {
+			tb.Error(err)
+		}
+	})
+	if err := layer.MountKernel(); err != nil {
+		tb.Fatal(err)
+	}
+	node, err := host.Detect(layer.Path, host.DefaultDir)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	session, err := node.Session("test", "apt")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	files, err := os.OpenRoot(layer.Path)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() { _ = files.Close() })
+	m := &machine{layer: layer, runner: session}
+	if *record != "" {
+		m.runner = &recorder{next: session, dir: filepath.Join("testdata", *record)}
+	}
+	m.Manager = apt.New(m.runner, files.FS(), o)
+	// Phasing goes by it; a root that was never booted has none.
+	m.write(tb, "/etc/machine-id", "0123456789abcdef0123456789abcdef\n")
+	return m
+}
+
+// serve makes toy repositories the machine's only sources.
+func (m *machine) serve(tb testing.TB, repos map[string]*aptrepo.Repository) {
+	tb.Helper()
+	mux := http.NewServeMux()
+	server := httptest.NewServer(mux)
+	tb.Cleanup(server.Close)
+	var list strings.Builder
+	for path, repo := range repos {
+		mux.Handle("/"+path+"/", http.StripPrefix("/"+path, repo))
+		list.WriteString(repo.SourcesList(server.URL + "/" + path))
+		publish(tb, repo)
+	}
+	if err := os.RemoveAll(filepath.Join(m.layer.Path, "etc/apt/sources.list.d")); err != nil {
+		tb.Fatal(err)
+	}
+	m.write(tb, "/etc/apt/sources.list", list.String())
+}
+
+func publish(tb testing.TB, repo *aptrepo.Repository) {
+	tb.Helper()
+	if err := repo.Publish(); err != nil {
+		tb.Fatal(err)
+	}
+}
+
+func (m *machine) write(tb testing.TB, name, content string) {
+	tb.Helper()
+	path := filepath.Join(m.layer.Path, name)
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		tb.Fatal(err)
+	}
+	if err := os.WriteFile(path, []byte(content), 0o755); err != nil {
+		tb.Fatal(err)
+	}
+}
+
+// try runs a command in the machine and returns what it printed, and its error if it failed.
+func (m *machine) try(argv ...string) (string, error) {
+	output, err := m.layer.Command(context.Background(), argv[0], argv[1:]...).CombinedOutput()
+	return string(output), err
+}
+
+func (m *machine) run(tb testing.TB, argv ...string) string {
+	tb.Helper()
+	output, err := m.try(argv...)
+	if err != nil {
+		tb.Fatalf("%q: %v: %s", argv, err, output)
+	}
+	return output
+}
+
+// install installs exact versions from the repositories as they are.
+func (m *machine) install(tb testing.TB, packages ...string) {
+	tb.Helper()
+	m.refresh(tb)
+	m.run(tb, append([]string{"apt-get", "-q", "-y", "install"}, packages...)...)
+}
+
+func (m *machine) refresh(tb testing.TB) packages.Refresh {
+	tb.Helper()
+	refresh, err := m.Refresh(tb.Context())
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return refresh
+}
+
+func (m *machine) scan(tb testing.TB) packages.Scan {
+	tb.Helper()
+	scan, err := m.Scan(tb.Context())
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return scan
+}
+
+// find is the patch for a package; a foreign one is asked for as "name:arch".
+func find(scan packages.Scan, name string) (packages.Patch, bool) {
+	name, foreign, _ := strings.Cut(name, ":")
+	for _, p := range scan.Patches {
+		if p.Name == name && (foreign == "" && p.Architecture != foreignArchitecture() || foreign == p.Architecture) {
+			return p, true
+		}
+	}
+	return packages.Patch{}, false
+}
+
+func nativeArchitecture() string {
+	if runtime.GOARCH == "arm" {
+		return "armhf"
+	}
+	return runtime.GOARCH
+}
+
+// foreignArchitecture is one that the machine's packages can be added for.
+func foreignArchitecture() string {
+	if runtime.GOARCH == "amd64" {
+		return "i386"
+	}
+	return "amd64"
+}
+
+// recorder keeps what the commands printed, to be parsed again by the tests that
+// need no machine.
+type recorder struct {
+	next packages.Runner
+	dir  string
+}
+
+func (r *recorder) Run(ctx context.Context, c packages.Command) (packages.Result, error) {
+	result, err := r.next.Run(ctx, c)
+	if err != nil {
+		return result, err
+	}
+	if err := os.MkdirAll(r.dir, 0o755); err != nil {
+		return result, err
+	}
+	for suffix, text := range map[string][]byte{".stdout": result.Stdout, ".stderr": result.Stderr} {
+		// Where the test's server listened is an accident.
+		clean := localAddress.ReplaceAllLiteralString(string(text), "http://mirror.example")
+		if clean == "" {
+			continue
+		}
+		if err := os.WriteFile(filepath.Join(r.dir, c.Name+suffix), []byte(clean), 0o644); err != nil {
+			return result, err
+		}
+	}
+	return result, nil
+}
