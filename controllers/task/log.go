@@ -23,13 +23,13 @@ func (p *Plan) Entries() []patchlog.Entry {
 	}
 	for i := range p.Nodes {
 		node := &p.Nodes[i]
-		switch {
+		switch { // The agent of a node that answered has written its own.
 		case node.Answered:
 		case node.Place == Unreachable:
 			entries = append(entries, patchlog.NodeUnreachable(p.at(node.Since), run, node.Name, node.Reason, node.Message))
 		case node.Place == Failed:
 			entries = append(entries, patchlog.NodeTimedOut(p.at(node.Since), run, node.Name,
-				cmp.Or(node.LastStep, v1alpha1.StepPending), withDefaults(*p.task.Status.Template).Scan.Timeout.Duration))
+				node.LastStep, withDefaults(*p.task.Status.Template).Scan.Timeout.Duration))
 		}
 	}
 	if p.Ended() {
@@ -94,6 +94,21 @@ func (p *Plan) log(old []v1alpha1.LogEntry) []v1alpha1.LogEntry {
 			add(patchlog.ScanFailed(p.at(node.Since), run, node.Name, node.Reason, node.Message).LogEntry())
 		}
 	}
-	slices.SortStableFunc(log, func(a, b v1alpha1.LogEntry) int { return a.Time.Compare(b.Time.Time) })
+	// The order leaves nothing to chance, so that the same entries are cut every time.
+	slices.SortFunc(log, func(a, b v1alpha1.LogEntry) int {
+		return cmp.Or(a.Time.Compare(b.Time.Time), cmp.Compare(rank(a), rank(b)), cmp.Compare(a.Node, b.Node), cmp.Compare(a.Reason, b.Reason))
+	})
 	return log[max(0, len(log)-maxLog):]
+}
+
+// rank orders entries of the same second: a task starts before and ends after its nodes.
+func rank(entry v1alpha1.LogEntry) int {
+	switch {
+	case entry.Reason == v1alpha1.EventTaskStarted:
+		return 0
+	case entry.Node != "":
+		return 1
+	default:
+		return 2
+	}
 }

@@ -33,7 +33,7 @@ func (r *run) trace(node *corev1.Node, assignment *v1alpha1.PatchAssignment) (No
 		return answered(node.Name, outcome), true
 	}
 	if verdict := verdictOf(assignment, r.id); verdict != nil {
-		return givenUp(node.Name, verdict), true
+		return givenUp(node.Name, assignment, verdict), true
 	}
 	if outcome != nil {
 		return answered(node.Name, outcome), true
@@ -59,12 +59,8 @@ func (r *run) giveUp(node *corev1.Node, assignment *v1alpha1.PatchAssignment) No
 	}
 	now := metav1.NewTime(r.in.Now)
 	verdict := &v1alpha1.EndedOperation{OperationID: r.id, Step: v1alpha1.StepFailed, Time: &now, Reason: reason, Message: message}
-	state := givenUp(node.Name, verdict)
+	state := givenUp(node.Name, assignment, verdict)
 	state.Withdraw, state.Verdict = true, verdict
-	state.LastStep = v1alpha1.StepPending
-	if agent := assignment.Status.Agent; agent != nil && agent.OperationID == r.id && agent.Step != "" {
-		state.LastStep = agent.Step
-	}
 	return state
 }
 
@@ -151,12 +147,16 @@ func answered(name string, outcome *v1alpha1.EndedOperation) Node {
 }
 
 // givenUp is the state of a node that the manager gave up.
-func givenUp(name string, verdict *v1alpha1.EndedOperation) Node {
+func givenUp(name string, assignment *v1alpha1.PatchAssignment, verdict *v1alpha1.EndedOperation) Node {
 	place := Unreachable
 	if verdict.Reason == v1alpha1.ReasonTimeout {
 		place = Failed
 	}
-	return Node{Name: name, Place: place, Reason: verdict.Reason, Message: verdict.Message, Since: timeOf(verdict)}
+	last := v1alpha1.StepPending
+	if agent := assignment.Status.Agent; agent != nil && agent.OperationID == verdict.OperationID && agent.Step != "" {
+		last = agent.Step
+	}
+	return Node{Name: name, Place: place, Reason: verdict.Reason, Message: verdict.Message, Since: timeOf(verdict), LastStep: last}
 }
 
 // outcomeOf finds what the agent said about an operation that ended.

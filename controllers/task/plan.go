@@ -59,6 +59,7 @@ type Plan struct {
 
 	now  time.Time
 	task *v1alpha1.PatchTask
+	cut  bool
 }
 
 // Place is where a node stands in a task.
@@ -116,38 +117,37 @@ func proceed(in Input) Plan {
 	run := newRun(in)
 	plan := Plan{Phase: v1alpha1.TaskRunning, Reason: v1alpha1.ReasonRunning, now: in.Now, task: in.Task}
 	plan.Nodes = run.nodes()
-	if reason, cause := cutShort(in, run); reason != "" {
-		plan.cut(reason, cause)
+	if reason, cause := run.interrupted(); reason != "" {
+		plan.cutShort(reason, cause)
 		return plan
 	}
 	run.fill(&plan)
 	plan.finish()
-	if plan.Phase == v1alpha1.TaskRunning {
-		plan.Next = run.next
-		if run.deadline != nil {
-			plan.Next = earlier(plan.Next, *run.deadline)
-		}
+	plan.Next = run.next
+	if run.deadline != nil {
+		plan.Next = earlier(plan.Next, *run.deadline)
 	}
 	return plan
 }
 
-// cutShort says why a run has to end before its nodes did.
-func cutShort(in Input, run *run) (reason, cause string) {
-	if why, stopped := stopped(in.Task); stopped {
+// interrupted says why a run has to end before its nodes did, if so.
+func (r *run) interrupted() (reason, cause string) {
+	if why, stopped := stopped(r.in.Task); stopped {
 		return v1alpha1.ReasonStopped, why
 	}
-	if run.policy == nil {
-		return v1alpha1.ReasonPolicyDeleted, "The policy " + in.Task.Spec.Policy + " was deleted during the run"
+	if r.policy == nil {
+		return v1alpha1.ReasonPolicyDeleted, "The policy " + r.in.Task.Spec.Policy + " was deleted during the run"
 	}
-	if run.deadline != nil && !in.Now.Before(*run.deadline) {
-		return v1alpha1.ReasonDeadlineExceeded, "The deadline of " + duration(in.Task.Status.Template.Deadline.Duration) + " passed"
+	if r.deadline != nil && !r.in.Now.Before(*r.deadline) {
+		return v1alpha1.ReasonDeadlineExceeded, "The deadline of " + duration(r.template.Deadline.Duration) + " passed"
 	}
 	return "", ""
 }
 
-// cut ends a run: what nodes work on is taken back, and those that have no
-// outcome yet count as pending, since they neither failed nor were done.
-func (p *Plan) cut(reason, cause string) {
+// cutShort ends a run: what nodes work on is taken back, and those that have
+// no outcome yet count as pending, since they neither failed nor were done.
+func (p *Plan) cutShort(reason, cause string) {
+	p.cut = true
 	p.Phase, p.Reason, p.Cause = v1alpha1.TaskFailed, reason, cause
 	if reason == v1alpha1.ReasonStopped {
 		p.Phase = v1alpha1.TaskStopped
@@ -175,6 +175,21 @@ func (p *Plan) finish() {
 		p.Phase, p.Reason = v1alpha1.TaskFailed, v1alpha1.ReasonNodesUnreachable
 	default:
 		p.Phase, p.Reason = v1alpha1.TaskComplete, v1alpha1.ReasonAllNodesDone
+	}
+}
+
+// undo takes back what the plan says about a node whose assignment could not
+// be written: it neither works nor was it given up, and the task has not ended.
+func (p *Plan) undo(i int, reason string) {
+	node := &p.Nodes[i]
+	switch {
+	case node.Assign != nil:
+		*node = Node{Name: node.Name, Place: Pending, Reason: reason}
+	case node.Verdict != nil:
+		*node = Node{Name: node.Name, Place: Scanning}
+	}
+	if p.Ended() && !p.cut {
+		p.Phase, p.Reason, p.Cause = v1alpha1.TaskRunning, v1alpha1.ReasonRunning, ""
 	}
 }
 

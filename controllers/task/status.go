@@ -237,10 +237,15 @@ func limit(text string, most int) string {
 	return string([]rune(text)[:most-1]) + "…"
 }
 
-// at is a time for the log; entries without one happened now.
+// at is a time for the log. What has none is put at the start of the run,
+// which is the same at every look.
 func (p *Plan) at(t time.Time) time.Time {
-	if t.IsZero() {
+	switch {
+	case !t.IsZero():
+		return t
+	case p.task.Status.StartTime != nil:
+		return p.task.Status.StartTime.Time
+	default:
 		return p.now
 	}
-	return t
 }

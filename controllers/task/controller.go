@@ -1,0 +1,128 @@
+package task
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/clock"
+	"k8s.io/utils/ptr"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/builder"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller"
+	"sigs.k8s.io/controller-runtime/pkg/event"
+	"sigs.k8s.io/controller-runtime/pkg/handler"
+	"sigs.k8s.io/controller-runtime/pkg/predicate"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+
+	"github.com/nodepatch/nodepatch/api/patchlog"
+	"github.com/nodepatch/nodepatch/api/v1alpha1"
+)
+
+// unfinishedIndex finds the tasks that have not ended.
+const unfinishedIndex = "nodepatch.io/unfinished"
+
+// SetupWithManager adds the controller to a manager; log takes the manager's
+// entries of the patch log. The controller reads through a client of its own
+// that waits until the manager's cache has seen what this client wrote: with
+// an older view it would count too few busy nodes and hand out too many slots.
+func SetupWithManager(mgr ctrl.Manager, log patchlog.Sink) error {
+	consistent, err := client.New(mgr.GetConfig(), client.Options{
+		HTTPClient: mgr.GetHTTPClient(),
+		Scheme:     mgr.GetScheme(),
+		Mapper:     mgr.GetRESTMapper(),
+		Cache: &client.CacheOptions{
+			Reader:                          mgr.GetCache(),
+			EnableReadYourWritesConsistency: ptr.To(true),
+		},
+	})
+	if err != nil {
+		return fmt.Errorf("making the client of the task controller: %w", err)
+	}
+	if err := mgr.GetFieldIndexer().IndexField(context.Background(), &v1alpha1.PatchTask{}, unfinishedIndex, indexUnfinished); err != nil {
+		return fmt.Errorf("indexing tasks: %w", err)
+	}
+	r := &Reconciler{Client: consistent, Log: log, Clock: clock.RealClock{}}
+	unfinished := handler.EnqueueRequestsFromMapFunc(unfinishedTasks(mgr.GetCache()))
+	return ctrl.NewControllerManagedBy(mgr).
+		Named("task").
+		For(&v1alpha1.PatchTask{}, builder.WithPredicates(asked())).
+		Watches(&v1alpha1.PatchTask{}, unfinished, builder.WithPredicates(ended())).
+		Watches(&v1alpha1.PatchAssignment{}, unfinished).
+		Watches(&v1alpha1.PatchPolicy{}, unfinished, builder.WithPredicates(predicate.GenerationChangedPredicate{})).
+		Watches(&corev1.Node{}, unfinished, builder.WithPredicates(nodeMatters())).
+		WithOptions(controller.Options{MaxConcurrentReconciles: 4, ReconciliationTimeout: 2 * time.Minute}).
+		Complete(r)
+}
+
+func indexUnfinished(object client.Object) []string {
+	if task, ok := object.(*v1alpha1.PatchTask); ok && !task.Finished() {
+		return []string{"true"}
+	}
+	return nil
+}
+
+// unfinishedTasks maps any object to the tasks that have not ended: what
+// happens to a node may concern each of them, and they are few.
+func unfinishedTasks(reader client.Reader) handler.MapFunc {
+	return func(ctx context.Context, _ client.Object) []reconcile.Request {
+		var tasks v1alpha1.PatchTaskList
+		err := reader.List(ctx, &tasks, client.MatchingFields{unfinishedIndex: "true"}, client.UnsafeDisableDeepCopy)
+		if err != nil {
+			ctrl.LoggerFrom(ctx).Error(err, "Unable to list the tasks that an event concerns")
+			return nil
+		}
+		requests := make([]reconcile.Request, 0, len(tasks.Items))
+		for i := range tasks.Items {
+			requests = append(requests, reconcile.Request{NamespacedName: types.NamespacedName{Name: tasks.Items[i].Name}})
+		}
+		return requests
+	}
+}
+
+// asked lets through what a person or GitOps changed on a task, not what the
+// controller itself wrote to its status.
+func asked() predicate.Predicate {
+	return predicate.Or[client.Object](predicate.GenerationChangedPredicate{}, predicate.AnnotationChangedPredicate{})
+}
+
+// ended lets through tasks that ended or went away: they leave nodes free.
+func ended() predicate.Predicate {
+	finished := func(object client.Object) bool {
+		task, ok := object.(*v1alpha1.PatchTask)
+		return ok && task.Finished()
+	}
+	return predicate.Funcs{
+		CreateFunc:  func(event.CreateEvent) bool { return false },
+		UpdateFunc:  func(e event.UpdateEvent) bool { return !finished(e.ObjectOld) && finished(e.ObjectNew) },
+		DeleteFunc:  func(event.DeleteEvent) bool { return true },
+		GenericFunc: func(event.GenericEvent) bool { return false },
+	}
+}
+
+// nodeMatters leaves out the heartbeats of nodes.
+func nodeMatters() predicate.Predicate {
+	return predicate.Funcs{
+		UpdateFunc: func(e event.UpdateEvent) bool {
+			before, ok := e.ObjectOld.(*corev1.Node)
+			after, ok2 := e.ObjectNew.(*corev1.Node)
+			if !ok || !ok2 {
+				return true
+			}
+			return before.UID != after.UID || !maps.Equal(before.Labels, after.Labels) ||
+				readiness(before) != readiness(after)
+		},
+	}
+}
+
+// readiness is all of a node's condition that a message repeats.
+func readiness(node *corev1.Node) [2]string {
+	if ready := readyCondition(node); ready != nil {
+		return [2]string{string(ready.Status), ready.Reason}
+	}
+	return [2]string{}
+}

@@ -1,0 +1,245 @@
+package task
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/util/sets"
+	"k8s.io/klog/v2"
+	"k8s.io/utils/clock"
+	"k8s.io/utils/ptr"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/nodepatch/nodepatch/api/patchlog"
+	"github.com/nodepatch/nodepatch/api/v1alpha1"
+	"github.com/nodepatch/nodepatch/controllers/policy"
+)
+
+const (
+	// interval is how often at most a task is looked at: what thousands of
+	// agents say within it is counted in one pass.
+	interval = time.Second
+	// afterConflict is when to look again after somebody else wrote first.
+	afterConflict = 100 * time.Millisecond
+	// parallelWrites is how many objects one pass writes at a time.
+	parallelWrites = 16
+)
+
+// Reconciler carries PatchTasks out.
+type Reconciler struct {
+	// Client reads what it wrote before: see SetupWithManager.
+	Client client.Client
+	// Log takes the manager's entries of the patch log.
+	Log patchlog.Sink
+	// Clock tells the time.
+	Clock clock.PassiveClock
+
+	mutex    sync.Mutex
+	memories map[string]*memory
+}
+
+// Reconcile looks at one task, once.
+func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, error) {
+	task := &v1alpha1.PatchTask{}
+	if err := r.Client.Get(ctx, req.NamespacedName, task); err != nil {
+		if apierrors.IsNotFound(err) {
+			r.forget(req.Name)
+		}
+		return ctrl.Result{}, client.IgnoreNotFound(err)
+	}
+	switch {
+	case !task.DeletionTimestamp.IsZero():
+		return ctrl.Result{}, nil
+	case task.Finished():
+		r.forget(task.Name)
+		return r.expire(ctx, task)
+	}
+	memory := r.recall(task)
+	if early := memory.early(r.Clock.Now()); early > 0 {
+		return ctrl.Result{RequeueAfter: early}, nil
+	}
+	return r.pass(ctx, task, memory)
+}
+
+// pass decides about a task and does what was decided. The order makes a crash
+// at any point harmless: assignments carry what was decided about a node, the
+// patch log is derived from them, and the status says it last.
+func (r *Reconciler) pass(ctx context.Context, task *v1alpha1.PatchTask, memory *memory) (ctrl.Result, error) {
+	in, err := r.gather(ctx, task)
+	if err != nil {
+		return ctrl.Result{}, err
+	}
+	plan := Decide(in)
+	contended, instructErr := r.instruct(ctx, &plan, in.Assignments)
+	if err := r.record(ctx, &plan, memory); err != nil {
+		return ctrl.Result{}, errors.Join(instructErr, err)
+	}
+	err = errors.Join(instructErr, r.report(ctx, task, &plan))
+	switch {
+	case apierrors.IsConflict(err):
+		return ctrl.Result{RequeueAfter: afterConflict}, nil
+	case err != nil:
+		return ctrl.Result{}, err
+	}
+	memory.looked(r.Clock.Now(), plan.Accepts)
+	switch {
+	case plan.Accepts:
+		// Nodes are given work only after the status says that the task began.
+		return ctrl.Result{RequeueAfter: time.Millisecond}, nil
+	case contended:
+		return ctrl.Result{RequeueAfter: afterConflict}, nil
+	case plan.Ended():
+		klog.FromContext(ctx).Info("Task ended", "task", klog.KObj(task), "phase", plan.Phase, "reason", plan.Reason)
+		return r.expire(ctx, task)
+	case plan.Next.IsZero():
+		return ctrl.Result{}, nil
+	default:
+		return ctrl.Result{RequeueAfter: until(plan.Next, r.Clock.Now())}, nil
+	}
+}
+
+// gather reads what a decision depends on. Nothing of it may be changed: it is
+// the cache's own.
+func (r *Reconciler) gather(ctx context.Context, task *v1alpha1.PatchTask) (Input, error) {
+	var (
+		policies    v1alpha1.PatchPolicyList
+		tasks       v1alpha1.PatchTaskList
+		assignments v1alpha1.PatchAssignmentList
+		nodes       corev1.NodeList
+	)
+	for _, list := range []client.ObjectList{&policies, &tasks, &assignments, &nodes} {
+		if err := r.Client.List(ctx, list, client.UnsafeDisableDeepCopy); err != nil {
+			return Input{}, fmt.Errorf("listing what the task %s depends on: %w", task.Name, err)
+		}
+	}
+	in := Input{
+		Now:         r.Clock.Now(),
+		Task:        task,
+		Policies:    policies.Items,
+		Membership:  policy.Govern(policies.Items, nodes.Items),
+		Nodes:       nodes.Items,
+		Assignments: make(map[string]*v1alpha1.PatchAssignment, len(assignments.Items)),
+		Finished:    sets.New[string](),
+	}
+	for i := range assignments.Items {
+		in.Assignments[assignments.Items[i].Name] = &assignments.Items[i]
+	}
+	for i := range tasks.Items {
+		if tasks.Items[i].Finished() {
+			in.Finished.Insert(string(tasks.Items[i].UID))
+		}
+	}
+	return in, nil
+}
+
+// instruct gives operations to nodes and takes others back. An assignment that
+// somebody else wrote in the meantime is left alone and decided about again:
+// then contended is true.
+func (r *Reconciler) instruct(ctx context.Context, plan *Plan, assignments map[string]*v1alpha1.PatchAssignment) (contended bool, err error) {
+	results := make([]error, len(plan.Nodes))
+	group := errgroup.Group{}
+	group.SetLimit(parallelWrites)
+	for i := range plan.Nodes {
+		if node := &plan.Nodes[i]; node.Assign != nil || node.Withdraw {
+			group.Go(func() error {
+				results[i] = r.write(ctx, node, assignments[node.Name])
+				return nil
+			})
+		}
+	}
+	_ = group.Wait() // Each result is looked at below.
+	var failures []error
+	for i, result := range results {
+		switch {
+		case result == nil:
+			continue
+		case apierrors.IsConflict(result), apierrors.IsNotFound(result):
+			contended = true
+		default:
+			failures = append(failures, result)
+		}
+		plan.undo(i, v1alpha1.ReasonNotAssigned)
+	}
+	return contended, errors.Join(failures...)
+}
+
+// write changes one assignment, if it still is as it was when it was decided about.
+func (r *Reconciler) write(ctx context.Context, node *Node, assignment *v1alpha1.PatchAssignment) error {
+	changed := assignment.DeepCopy()
+	if node.Assign != nil {
+		changed.Spec.Operation = node.Assign
+	} else if err := withdraw(changed, node.Verdict); err != nil {
+		return err
+	}
+	patch := client.MergeFromWithOptions(assignment, client.MergeFromWithOptimisticLock{})
+	if err := r.Client.Patch(ctx, changed, patch, client.FieldOwner(v1alpha1.ManagerFieldOwner)); err != nil {
+		return fmt.Errorf("writing the assignment of node %s: %w", node.Name, err)
+	}
+	return nil
+}
+
+// record writes the plan's entries to the patch log, except for those that
+// this process knows to be there.
+func (r *Reconciler) record(ctx context.Context, plan *Plan, memory *memory) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(parallelWrites)
+	for _, entry := range plan.Entries() {
+		if memory.has(entry) {
+			continue
+		}
+		group.Go(func() error {
+			if err := r.Log.Write(ctx, entry); err != nil {
+				return err
+			}
+			memory.keep(entry)
+			return nil
+		})
+	}
+	return group.Wait()
+}
+
+// report writes the task's status if it changes.
+func (r *Reconciler) report(ctx context.Context, task *v1alpha1.PatchTask, plan *Plan) error {
+	old := task.DeepCopy()
+	task.Status = plan.Status(old.Status)
+	if equality.Semantic.DeepEqual(old.Status, task.Status) {
+		return nil
+	}
+	patch := client.MergeFromWithOptions(old, client.MergeFromWithOptimisticLock{})
+	if err := r.Client.Status().Patch(ctx, task, patch, client.FieldOwner(v1alpha1.ManagerFieldOwner)); err != nil {
+		return client.IgnoreNotFound(fmt.Errorf("writing the status of the task %s: %w", task.Name, err))
+	}
+	return nil
+}
+
+// expire deletes a finished task when its ttlAfterFinished is over.
+func (r *Reconciler) expire(ctx context.Context, task *v1alpha1.PatchTask) (ctrl.Result, error) {
+	if task.Spec.TTLAfterFinished == nil || task.Status.CompletionTime == nil {
+		return ctrl.Result{}, nil
+	}
+	due := task.Status.CompletionTime.Add(task.Spec.TTLAfterFinished.Duration)
+	if now := r.Clock.Now(); now.Before(due) {
+		return ctrl.Result{RequeueAfter: until(due, now)}, nil
+	}
+	if err := r.Client.Delete(ctx, task, client.Preconditions{UID: ptr.To(task.UID)}); err != nil {
+		if apierrors.IsNotFound(err) || apierrors.IsConflict(err) {
+			return ctrl.Result{}, nil
+		}
+		return ctrl.Result{}, fmt.Errorf("deleting the task %s after its ttlAfterFinished: %w", task.Name, err)
+	}
+	klog.FromContext(ctx).Info("Deleted a finished task after its ttlAfterFinished", "task", klog.KObj(task))
+	return ctrl.Result{}, nil
+}
+
+// until is how long to wait for a time. Decisions know whole seconds only.
+func until(at, now time.Time) time.Duration {
+	return max(at.Add(time.Second-1).Truncate(time.Second).Sub(now), time.Millisecond)
+}
