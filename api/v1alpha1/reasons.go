@@ -159,3 +159,15 @@ const (
 	// EventScanStopped regards a Node: its scan was ended by the manager.
 	EventScanStopped = "ScanStopped"
 )
+
+// Reasons of a PatchTask that a person stopped.
+const (
+	// ReasonStopped: a person stopped the run with nodepatch.io/stop.
+	ReasonStopped = "Stopped"
+	// EventTaskStopped regards a PatchTask: a person stopped it; the note has their words.
+	EventTaskStopped = "TaskStopped"
+)
+
+// ReasonNotAssigned: a node waits because its PatchAssignment could not be
+// written; it is tried again.
+const ReasonNotAssigned = "NotAssigned"

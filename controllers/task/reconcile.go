@@ -82,20 +82,21 @@ func (r *Reconciler) pass(ctx context.Context, task *v1alpha1.PatchTask, memory 
 	if err := r.record(ctx, &plan, memory); err != nil {
 		return ctrl.Result{}, errors.Join(instructErr, err)
 	}
-	err = errors.Join(instructErr, r.report(ctx, task, &plan))
-	switch {
-	case apierrors.IsConflict(err):
-		return ctrl.Result{RequeueAfter: afterConflict}, nil
-	case err != nil:
+	reportErr := r.report(ctx, task, &plan)
+	if apierrors.IsConflict(reportErr) {
+		contended, reportErr = true, nil
+	}
+	if err := errors.Join(instructErr, reportErr); err != nil {
 		return ctrl.Result{}, err
+	}
+	if contended {
+		return ctrl.Result{RequeueAfter: afterConflict}, nil
 	}
 	memory.looked(r.Clock.Now(), plan.Accepts)
 	switch {
 	case plan.Accepts:
 		// Nodes are given work only after the status says that the task began.
 		return ctrl.Result{RequeueAfter: time.Millisecond}, nil
-	case contended:
-		return ctrl.Result{RequeueAfter: afterConflict}, nil
 	case plan.Ended():
 		klog.FromContext(ctx).Info("Task ended", "task", klog.KObj(task), "phase", plan.Phase, "reason", plan.Reason)
 		return r.expire(ctx, task)

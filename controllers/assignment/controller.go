@@ -1,0 +1,126 @@
+package assignment
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/builder"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller"
+	"sigs.k8s.io/controller-runtime/pkg/event"
+	"sigs.k8s.io/controller-runtime/pkg/handler"
+	"sigs.k8s.io/controller-runtime/pkg/predicate"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+
+	"github.com/nodepatch/nodepatch/api/v1alpha1"
+)
+
+// operationTaskIndex finds the assignments whose operation belongs to a task.
+const operationTaskIndex = "spec.operation.task"
+
+// SetupWithManager adds the controller to a manager; namespace is that of the
+// agent's pods.
+func SetupWithManager(mgr ctrl.Manager, namespace string) error {
+	ctx := context.Background()
+	indexer := mgr.GetFieldIndexer()
+	if err := indexer.IndexField(ctx, &corev1.Pod{}, podNodeField, indexPod); err != nil {
+		return fmt.Errorf("indexing pods: %w", err)
+	}
+	if err := indexer.IndexField(ctx, &v1alpha1.PatchAssignment{}, operationTaskIndex, indexAssignment); err != nil {
+		return fmt.Errorf("indexing assignments: %w", err)
+	}
+	r := &Reconciler{Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Namespace: namespace}
+	return ctrl.NewControllerManagedBy(mgr).
+		Named("assignment").
+		For(&v1alpha1.PatchAssignment{}).
+		Watches(&corev1.Node{}, handler.EnqueueRequestsFromMapFunc(sameName), builder.WithPredicates(readinessChanged())).
+		Watches(&corev1.Pod{}, handler.EnqueueRequestsFromMapFunc(podNode(namespace))).
+		Watches(&v1alpha1.PatchTask{}, handler.EnqueueRequestsFromMapFunc(taskAssignments(mgr.GetCache())), builder.WithPredicates(taskEnded())).
+		WithOptions(controller.Options{MaxConcurrentReconciles: 8, ReconciliationTimeout: time.Minute}).
+		Complete(reconcile.AsReconciler(mgr.GetClient(), r))
+}
+
+func indexPod(object client.Object) []string {
+	if pod, ok := object.(*corev1.Pod); ok && pod.Spec.NodeName != "" {
+		return []string{pod.Spec.NodeName}
+	}
+	return nil
+}
+
+func indexAssignment(object client.Object) []string {
+	if assignment, ok := object.(*v1alpha1.PatchAssignment); ok && assignment.Spec.Operation != nil {
+		return []string{assignment.Spec.Operation.Task}
+	}
+	return nil
+}
+
+func sameName(_ context.Context, object client.Object) []reconcile.Request {
+	return []reconcile.Request{{NamespacedName: types.NamespacedName{Name: object.GetName()}}}
+}
+
+// podNode maps an agent's pod to the node that it was scheduled to.
+func podNode(namespace string) handler.MapFunc {
+	return func(_ context.Context, object client.Object) []reconcile.Request {
+		pod, ok := object.(*corev1.Pod)
+		if !ok || pod.Namespace != namespace || pod.Spec.NodeName == "" {
+			return nil
+		}
+		return []reconcile.Request{{NamespacedName: types.NamespacedName{Name: pod.Spec.NodeName}}}
+	}
+}
+
+// taskAssignments maps a task to the assignments whose operation is its part.
+func taskAssignments(reader client.Reader) handler.MapFunc {
+	return func(ctx context.Context, object client.Object) []reconcile.Request {
+		var assignments v1alpha1.PatchAssignmentList
+		err := reader.List(ctx, &assignments, client.MatchingFields{operationTaskIndex: object.GetName()}, client.UnsafeDisableDeepCopy)
+		if err != nil {
+			ctrl.LoggerFrom(ctx).Error(err, "Unable to list the assignments of a task")
+			return nil
+		}
+		var requests []reconcile.Request
+		for i := range assignments.Items {
+			if !ended(&assignments.Items[i]) {
+				requests = append(requests, reconcile.Request{NamespacedName: types.NamespacedName{Name: assignments.Items[i].Name}})
+			}
+		}
+		return requests
+	}
+}
+
+// taskEnded lets through tasks that ended, were deleted or were made anew.
+func taskEnded() predicate.Predicate {
+	finished := func(object client.Object) bool {
+		task, ok := object.(*v1alpha1.PatchTask)
+		return ok && task.Finished()
+	}
+	return predicate.Funcs{
+		CreateFunc:  func(event.CreateEvent) bool { return true },
+		UpdateFunc:  func(e event.UpdateEvent) bool { return finished(e.ObjectNew) && !finished(e.ObjectOld) },
+		DeleteFunc:  func(event.DeleteEvent) bool { return true },
+		GenericFunc: func(event.GenericEvent) bool { return false },
+	}
+}
+
+// readinessChanged leaves out the heartbeats of nodes.
+func readinessChanged() predicate.Predicate {
+	return predicate.Funcs{
+		UpdateFunc: func(e event.UpdateEvent) bool {
+			before, ok := e.ObjectOld.(*corev1.Node)
+			after, ok2 := e.ObjectNew.(*corev1.Node)
+			return !ok || !ok2 || before.UID != after.UID || readiness(before) != readiness(after)
+		},
+	}
+}
+
+// readiness is all of a node's condition that Presence repeats.
+func readiness(node *corev1.Node) [2]string {
+	if condition := nodeReady(node); condition != nil {
+		return [2]string{string(condition.Status), condition.Reason}
+	}
+	return [2]string{}
+}

@@ -1,0 +1,160 @@
+package assignment
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/klog/v2"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/nodepatch/nodepatch/api/v1alpha1"
+	apply "github.com/nodepatch/nodepatch/api/v1alpha1/applyconfiguration/api/v1alpha1"
+)
+
+// podNodeField is the field by which the agent's pod of a node is found.
+const podNodeField = "spec.nodeName"
+
+// agentLabels are those of the agent's pods.
+var agentLabels = client.MatchingLabels{
+	"app.kubernetes.io/name":      "nodepatch",
+	"app.kubernetes.io/component": "agent",
+}
+
+// Reconciler keeps one node's PatchAssignment.
+type Reconciler struct {
+	// Client reads from the manager's cache.
+	Client client.Client
+	// Live reads from the API server: that a task is gone must not be
+	// concluded from a cache that has not seen it yet.
+	Live client.Reader
+	// Namespace of the agent's pods.
+	Namespace string
+}
+
+// Reconcile looks at the assignment of one node. Its two steps do not depend
+// on each other.
+func (r *Reconciler) Reconcile(ctx context.Context, assignment *v1alpha1.PatchAssignment) (ctrl.Result, error) {
+	if !assignment.DeletionTimestamp.IsZero() {
+		return ctrl.Result{}, nil
+	}
+	return ctrl.Result{}, errors.Join(
+		r.reportPresence(ctx, assignment),
+		r.withdrawOrphan(ctx, assignment),
+	)
+}
+
+// reportPresence writes status.controller if it changes.
+func (r *Reconciler) reportPresence(ctx context.Context, assignment *v1alpha1.PatchAssignment) error {
+	node := &corev1.Node{}
+	if err := r.Client.Get(ctx, client.ObjectKey{Name: assignment.Name}, node); err != nil {
+		// The assignment goes with its node.
+		return client.IgnoreNotFound(err)
+	}
+	var pods corev1.PodList
+	err := r.Client.List(ctx, &pods, client.InNamespace(r.Namespace), agentLabels,
+		client.MatchingFields{podNodeField: node.Name})
+	if err != nil {
+		return fmt.Errorf("listing the agent's pods on node %s: %w", node.Name, err)
+	}
+	presence := Presence(node, pods.Items)
+	if said := assignment.Status.Controller; said != nil && equality.Semantic.DeepEqual(*said, presence) {
+		return nil
+	}
+	said := apply.ControllerStatus().WithAgent(presence.Agent)
+	if presence.Reason != "" {
+		said = said.WithReason(presence.Reason).WithMessage(presence.Message)
+	}
+	configuration := apply.PatchAssignment(assignment.Name).
+		WithUID(assignment.UID).
+		WithStatus(apply.PatchAssignmentStatus().WithController(said))
+	err = r.Client.Status().Apply(ctx, configuration, client.FieldOwner(v1alpha1.ManagerFieldOwner), client.ForceOwnership)
+	if err != nil && !gone(err) {
+		return fmt.Errorf("writing the presence of the agent on node %s: %w", node.Name, err)
+	}
+	return nil
+}
+
+// withdrawOrphan takes back an operation that no task waits for any more: its
+// task was deleted, or replaced by one of the same name, or has ended. One that
+// ended is left as it is, which spares a write for each node and task.
+func (r *Reconciler) withdrawOrphan(ctx context.Context, assignment *v1alpha1.PatchAssignment) error {
+	operation := assignment.Spec.Operation
+	if operation == nil || ended(assignment) {
+		return nil
+	}
+	why, err := r.orphaned(ctx, operation)
+	if err != nil || why == "" {
+		return err
+	}
+	changed := assignment.DeepCopy()
+	changed.Spec.Operation = nil
+	patch := client.MergeFromWithOptions(assignment.DeepCopy(), client.MergeFromWithOptimisticLock{})
+	err = r.Client.Patch(ctx, changed, patch, client.FieldOwner(v1alpha1.ManagerFieldOwner))
+	if gone(err) {
+		// Whoever wrote it brings it back here.
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("taking back the operation of node %s: %w", assignment.Name, err)
+	}
+	klog.FromContext(ctx).Info("Took back an operation", "node", klog.KRef("", assignment.Name),
+		"task", klog.KRef("", operation.Task), "reason", why)
+	return nil
+}
+
+// orphaned says why no task waits for an operation, if so.
+func (r *Reconciler) orphaned(ctx context.Context, operation *v1alpha1.Operation) (why string, err error) {
+	task := &v1alpha1.PatchTask{}
+	key := client.ObjectKey{Name: operation.Task}
+	err = r.Client.Get(ctx, key, task)
+	if err == nil && task.UID == types.UID(operation.ID) {
+		if task.Finished() {
+			return "the task ended", nil
+		}
+		return "", nil
+	}
+	if client.IgnoreNotFound(err) != nil {
+		return "", fmt.Errorf("reading the task %s: %w", operation.Task, err)
+	}
+	err = r.Live.Get(ctx, key, task)
+	switch {
+	case apierrors.IsNotFound(err):
+		return "the task was deleted", nil
+	case err != nil:
+		return "", fmt.Errorf("reading the task %s: %w", operation.Task, err)
+	case task.UID != types.UID(operation.ID):
+		return "the task was deleted and another has its name", nil
+	case task.Finished():
+		return "the task ended", nil
+	}
+	return "", nil
+}
+
+// ended says whether the agent has ended the operation that it was given last.
+func ended(assignment *v1alpha1.PatchAssignment) bool {
+	agent, id := assignment.Status.Agent, assignment.Spec.Operation.ID
+	if agent == nil {
+		return false
+	}
+	if agent.OperationID == id {
+		return agent.Step.Ended()
+	}
+	for i := range agent.Earlier {
+		if agent.Earlier[i].OperationID == id {
+			return true
+		}
+	}
+	return false
+}
+
+// gone says that the object is not the one that was read: it was deleted, made
+// anew, or written by somebody else. The watch then brings the new one.
+func gone(err error) bool {
+	return apierrors.IsNotFound(err) || apierrors.IsConflict(err)
+}
