@@ -67,7 +67,10 @@ func (s *Server) Install(ctx context.Context) error {
 			},
 			func() error { return agent.Create(ctx, event.DeepCopy(), client.DryRunAll) },
 		} {
-			if last = attempt(); last == nil || !strings.Contains(last.Error(), "names no node") {
+			if err := attempt(); err == nil || !strings.Contains(err.Error(), "names no node") {
+				if ctx.Err() == nil {
+					last = err
+				}
 				return false, nil
 			}
 		}
