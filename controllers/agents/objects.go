@@ -34,7 +34,7 @@ type Objects struct {
 	Client client.Client
 }
 
-func (r *Objects) setup(mgr ctrl.Manager, skipNameValidation *bool) error {
+func (r *Objects) setup(mgr ctrl.Manager) error {
 	toNode := &handler.EnqueueRequestForObject{} // they bear the node's name
 	return ctrl.NewControllerManagedBy(mgr).
 		Named("agents-objects").
@@ -45,9 +45,7 @@ func (r *Objects) setup(mgr ctrl.Manager, skipNameValidation *bool) error {
 		Watches(&v1alpha1.PatchReport{}, toNode, builder.WithPredicates(tampered())).
 		// One that becomes empty may have to go.
 		Watches(&v1alpha1.PatchRetry{}, toNode).
-		WithOptions(controller.Options{
-			MaxConcurrentReconciles: parallelNodes, SkipNameValidation: skipNameValidation,
-		}).
+		WithOptions(controller.Options{MaxConcurrentReconciles: parallelNodes}).
 		Complete(reconcile.AsReconciler(r.Client, r))
 }
 

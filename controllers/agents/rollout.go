@@ -14,7 +14,6 @@ import (
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/controller-runtime/pkg/controller"
 	"sigs.k8s.io/controller-runtime/pkg/event"
 	"sigs.k8s.io/controller-runtime/pkg/handler"
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
@@ -35,7 +34,7 @@ type Rollout struct {
 	Image string
 }
 
-func (r *Rollout) setup(mgr ctrl.Manager, skipNameValidation *bool) error {
+func (r *Rollout) setup(mgr ctrl.Manager) error {
 	guardOnly := predicate.NewPredicateFuncs(func(o client.Object) bool {
 		return slices.Contains(guard.Policies, o.GetName())
 	})
@@ -54,7 +53,6 @@ func (r *Rollout) setup(mgr ctrl.Manager, skipNameValidation *bool) error {
 		Watches(&v1alpha1.PatchPolicy{}, toDaemonSet, builder.WithPredicates(selectionChanged())).
 		Watches(&admissionv1.ValidatingAdmissionPolicy{}, toDaemonSet, builder.WithPredicates(guardOnly)).
 		Watches(&admissionv1.ValidatingAdmissionPolicyBinding{}, toDaemonSet, builder.WithPredicates(guardOnly)).
-		WithOptions(controller.Options{SkipNameValidation: skipNameValidation}).
 		Complete(r)
 }
 

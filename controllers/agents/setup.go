@@ -21,15 +21,10 @@ type Options struct {
 
 // SetupWithManager adds the controllers of this package to a manager.
 func SetupWithManager(mgr ctrl.Manager, options Options) error {
-	return setup(mgr, options, nil)
-}
-
-// setup takes the option for tests, in which managers come and go in one process.
-func setup(mgr ctrl.Manager, options Options, skipNameValidation *bool) error {
 	rollout := &Rollout{Client: mgr.GetClient(), Namespace: options.Namespace, Image: options.Image}
-	if err := rollout.setup(mgr, skipNameValidation); err != nil {
+	if err := rollout.setup(mgr); err != nil {
 		return err
 	}
 	objects := &Objects{Client: mgr.GetClient()}
-	return objects.setup(mgr, skipNameValidation)
+	return objects.setup(mgr)
 }

@@ -14,18 +14,16 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/client-go/util/workqueue"
 	"k8s.io/klog/v2"
 	"k8s.io/utils/clock"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/controller-runtime/pkg/controller"
 	"sigs.k8s.io/controller-runtime/pkg/event"
 	"sigs.k8s.io/controller-runtime/pkg/handler"
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
-
-	"k8s.io/client-go/util/workqueue"
 
 	"github.com/nodepatch/nodepatch/api/v1alpha1"
 	"github.com/nodepatch/nodepatch/controllers/agents/guard"
@@ -50,11 +48,11 @@ type Reconciler struct {
 
 // SetupWithManager adds the controller to a manager.
 func SetupWithManager(mgr ctrl.Manager) error {
-	return setup(mgr, &Reconciler{Client: mgr.GetClient(), Clock: clock.RealClock{}}, nil)
+	r := &Reconciler{Client: mgr.GetClient(), Clock: clock.RealClock{}}
+	return r.setup(mgr)
 }
 
-// setup takes the option for tests, in which managers come and go in one process.
-func setup(mgr ctrl.Manager, r *Reconciler, skipNameValidation *bool) error {
+func (r *Reconciler) setup(mgr ctrl.Manager) error {
 	guardOnly := predicate.NewPredicateFuncs(func(o client.Object) bool {
 		return slices.Contains(guard.Policies, o.GetName())
 	})
@@ -65,7 +63,6 @@ func setup(mgr ctrl.Manager, r *Reconciler, skipNameValidation *bool) error {
 		Watches(&v1alpha1.PatchReport{}, lookAfter(settle)).
 		Watches(&admissionv1.ValidatingAdmissionPolicy{}, lookAfter(settle), builder.WithPredicates(guardOnly)).
 		Watches(&admissionv1.ValidatingAdmissionPolicyBinding{}, lookAfter(settle), builder.WithPredicates(guardOnly)).
-		WithOptions(controller.TypedOptions[pass]{SkipNameValidation: skipNameValidation}).
 		Complete(r)
 }
 
