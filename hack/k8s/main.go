@@ -42,7 +42,7 @@ func main() {
 		serve(kubelet.NewKubeletCommand(context.Background()))
 	case "kubectl":
 		// The verbosity is needed before the command exists: building it reads plugins and .kuberc.
-		_ = logs.GlogSetter(kubectl.GetLogVerbosity(os.Args))
+		_, _ = logs.GlogSetter(kubectl.GetLogVerbosity(os.Args))
 		if err := cli.RunNoErrOutput(kubectl.NewDefaultKubectlCommand()); err != nil {
 			kubectlutil.CheckErr(err)
 		}

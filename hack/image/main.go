@@ -1,0 +1,29 @@
+// Command image writes the operator's image, with both of its programs, as an archive. It needs no
+// container engine.
+package main
+
+import (
+	"flag"
+	"fmt"
+	"os"
+
+	"github.com/nodepatch/nodepatch/hack/image/archive"
+)
+
+func main() {
+	manager := flag.String("manager", "bin/manager", "static `program` to put at /manager, which the image runs by default")
+	agent := flag.String("agent", "bin/agent", "static `program` to put at /agent")
+	tag := flag.String("tag", "nodepatch:dev", "`reference` of the image")
+	output := flag.String("o", "bin/nodepatch-image.tar", "`archive` to write")
+	flag.Parse()
+	err := archive.Write(*output, *tag, archive.Image{
+		Files:      map[string]string{"/manager": *manager, "/agent": *agent},
+		Entrypoint: []string{"/manager"},
+		User:       "65532:65532",
+	})
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "Error: %v\n", err)
+		os.Exit(1)
+	}
+	fmt.Printf("Wrote %s as %s\n", *output, *tag)
+}
