@@ -7,6 +7,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"os/signal"
@@ -127,9 +128,14 @@ func work(ctx context.Context, o options, h *host.Host, config *rest.Config, rea
 			logger.Error("Patch log was not closed", "error", err)
 		}
 	}()
+	// Symbolic links in it cannot lead into the agent's own container.
+	files, err := os.OpenRoot(h.Root())
+	if err != nil {
+		return fmt.Errorf("open the host's root directory: %w", err)
+	}
 	worker, err := operation.New(operation.Options{
 		Node: o.node, Version: version, Host: h, API: client, Log: log, Logger: logger,
-		Packages: func(r packages.Runner) (packages.Manager, error) { return detect(r, h) },
+		Packages: func(r packages.Runner) (packages.Manager, error) { return detect(r, files.FS()) },
 	})
 	if err != nil {
 		return err
@@ -151,8 +157,7 @@ func work(ctx context.Context, o options, h *host.Host, config *rest.Config, rea
 }
 
 // detect returns the host's package manager.
-func detect(r packages.Runner, h *host.Host) (packages.Manager, error) {
-	files := os.DirFS(h.Root())
+func detect(r packages.Runner, files fs.FS) (packages.Manager, error) {
 	if apt.Installed(files) {
 		return apt.New(r, files, apt.Options{}), nil
 	}
@@ -175,4 +180,3 @@ func restConfig(kubeconfig string) (*rest.Config, error) {
 	config.QPS, config.Burst = 20, 20
 	return config, nil
 }
-

@@ -85,7 +85,7 @@ func (w *Worker) scan(ctx context.Context) {
 	}
 	now := time.Now()
 	if err != nil {
-		w.stale(now, -1)
+		w.stale(-1)
 		w.failed(scanReason(err), err.Error())
 		return
 	}
@@ -111,7 +111,7 @@ func (w *Worker) scan(ctx context.Context) {
 	if t := found.MetadataRefreshed; !t.IsZero() {
 		age = now.Sub(t)
 	}
-	w.stale(now, age)
+	w.stale(age)
 	w.append(patchlog.ScanFinished(now, w.run(), w.Node, *report.Counts, report.Reboot.State, now.Sub(began)))
 	reason := v1alpha1.ReasonScanned
 	if r.Refresh != nil && !r.Refresh.OK {
@@ -121,9 +121,9 @@ func (w *Worker) scan(ctx context.Context) {
 }
 
 // stale logs a refresh that failed. It waits for the scan, which knows how old the data is.
-func (w *Worker) stale(now time.Time, age time.Duration) {
+func (w *Worker) stale(age time.Duration) {
 	if f := w.journal.Current.Refresh; f != nil && !f.OK {
-		w.append(patchlog.PatchDataStale(now, w.run(), w.Node, f.Reason, f.Message, age))
+		w.append(patchlog.PatchDataStale(f.Time, w.run(), w.Node, f.Reason, f.Message, age))
 	}
 }
 
