@@ -7,6 +7,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"strings"
 	"testing"
@@ -18,7 +19,7 @@ import (
 	"github.com/nodepatch/nodepatch/test/roots"
 )
 
-var record = flag.String("record", "", "write the output of the commands of TestScan to this directory below testdata")
+var record = flag.String("record", "", "write what the machine's commands print to this directory below testdata")
 
 // machine is a real root of the distribution, in which a real apt runs.
 type machine struct {
@@ -180,6 +181,8 @@ func foreignArchitecture() string {
 	return "amd64"
 }
 
+var server = regexp.MustCompile(`(?m)(https?://|^     origin )[^/ '\n]+`)
+
 // recorder keeps what the commands printed, to be parsed again by the tests that
 // need no machine.
 type recorder struct {
@@ -196,8 +199,8 @@ func (r *recorder) Run(ctx context.Context, c packages.Command) (packages.Result
 		return result, err
 	}
 	for suffix, text := range map[string][]byte{".stdout": result.Stdout, ".stderr": result.Stderr} {
-		// Where the test's server listened is an accident.
-		clean := localAddress.ReplaceAllLiteralString(string(text), "http://mirror.example")
+		// Which server it was is an accident.
+		clean := server.ReplaceAllString(string(text), "${1}mirror.example")
 		if clean == "" {
 			continue
 		}

@@ -66,7 +66,7 @@ func TestRefreshUnreachable(t *testing.T) {
 				// Another address than the server's: apt gives a whole host up.
 				m.replaceSource(t, "security", "http://127.0.0.2:1/security")
 			},
-			unreachable: true, reason: "Could not connect",
+			unreachable: true, reason: "onnect to 127.0.0.2:1",
 		},
 		"no name": {
 			fail: func(t *testing.T, m *machine, _ *aptrepo.Repository) {

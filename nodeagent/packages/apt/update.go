@@ -87,7 +87,7 @@ func parseFailure(kind, text string) (packages.RepositoryFailure, bool) {
 	if rest, is := strings.CutPrefix(text, "Failed to fetch "); is {
 		// Two spaces stand before the reason.
 		address, reason, _ := strings.Cut(rest, " ")
-		reason = strings.TrimSpace(reason)
+		reason = strings.Trim(reason, " :") // apt 3 ends some with a colon
 		return packages.RepositoryFailure{Repository: address, Reason: reason, Unreachable: unreachable(reason)}, true
 	}
 	// "The repository 'http://… suite Release' does not have a Release file.",
