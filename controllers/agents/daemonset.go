@@ -21,8 +21,8 @@ const (
 	healthPort = 8081
 )
 
-// Labels are those of the DaemonSet and its pods.
-var Labels = map[string]string{
+// PodLabels are those of the DaemonSet and its pods.
+var PodLabels = map[string]string{
 	"app.kubernetes.io/name":      "nodepatch",
 	"app.kubernetes.io/component": "agent",
 }
@@ -30,7 +30,7 @@ var Labels = map[string]string{
 // daemonSet is the DaemonSet as it should be. The agents run on the nodes that
 // match one of the terms, tainted or not.
 func daemonSet(namespace, image string, terms []corev1.NodeSelectorTerm) *appsac.DaemonSetApplyConfiguration {
-	labels := maps.Clone(Labels)
+	labels := maps.Clone(PodLabels)
 	return appsac.DaemonSet(Name, namespace).
 		WithLabels(labels).
 		WithSpec(appsac.DaemonSetSpec().

@@ -24,7 +24,7 @@ func cacheOptions(namespace string) cache.Options {
 			&corev1.Node{}:          {Transform: strip(stripNode)},
 			&v1alpha1.PatchReport{}: {Transform: strip(stripReport)},
 			&corev1.Pod{}: {
-				Namespaces: here, Label: labels.SelectorFromSet(agents.Labels), Transform: strip(stripPod),
+				Namespaces: here, Label: labels.SelectorFromSet(agents.PodLabels), Transform: strip(stripPod),
 			},
 			&appsv1.DaemonSet{}: {
 				Namespaces: here, Field: fields.OneTermEqualSelector("metadata.name", agents.Name),

@@ -1,0 +1,156 @@
+package agents
+
+import (
+	"context"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/rest"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/config"
+	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
+
+	"github.com/nodepatch/nodepatch/api/v1alpha1"
+	"github.com/nodepatch/nodepatch/test/apiserver"
+)
+
+const image = "registry.example/nodepatch:1.2.3"
+
+var (
+	ctx    context.Context
+	server *apiserver.Server
+	admin  client.Client
+	writes requests
+)
+
+func TestAgents(t *testing.T) {
+	apiserver.Require(t)
+	RegisterFailHandler(Fail)
+	RunSpecs(t, "agents")
+}
+
+var _ = BeforeSuite(func() {
+	SetDefaultEventuallyTimeout(10 * time.Second)
+	SetDefaultEventuallyPollingInterval(20 * time.Millisecond)
+	ctrl.SetLogger(GinkgoLogr)
+
+	var cancel context.CancelFunc
+	ctx, cancel = context.WithCancel(context.Background())
+	var err error
+	server, err = apiserver.Start()
+	Expect(err).NotTo(HaveOccurred())
+	DeferCleanup(func() { Expect(server.Stop()).To(Succeed()) })
+	Expect(server.Install(ctx)).To(Succeed())
+	admin, err = apiserver.Client(server.Config)
+	Expect(err).NotTo(HaveOccurred())
+
+	counted := rest.CopyConfig(server.Config)
+	counted.Wrap(writes.count)
+	mgr, err := ctrl.NewManager(counted, ctrl.Options{
+		Scheme:  admin.Scheme(),
+		Metrics: metricsserver.Options{BindAddress: "0"},
+		// A panic ends the suite.
+		Controller: config.Controller{RecoverPanic: new(false), SkipNameValidation: new(true)},
+	})
+	Expect(err).NotTo(HaveOccurred())
+	Expect(SetupWithManager(mgr, Options{Namespace: apiserver.Namespace, Image: image})).To(Succeed())
+	stopped := make(chan error)
+	go func() { stopped <- mgr.Start(ctx) }()
+	DeferCleanup(func() {
+		cancel()
+		Expect(<-stopped).To(Succeed())
+	})
+})
+
+// Nothing is garbage collected here, so that each spec removes what it made.
+var _ = AfterEach(func() {
+	for _, kind := range []client.Object{&v1alpha1.PatchPolicy{}, &corev1.Node{}} {
+		Expect(admin.DeleteAllOf(ctx, kind)).To(Succeed())
+	}
+	Eventually(func() error { return admin.Get(ctx, daemonSetKey, &appsv1.DaemonSet{}) }).
+		Should(MatchError(ContainSubstring("not found")), "without a policy there are no agents")
+	for _, kind := range []client.Object{&v1alpha1.PatchAssignment{}, &v1alpha1.PatchReport{}, &v1alpha1.PatchRetry{}} {
+		Expect(admin.DeleteAllOf(ctx, kind)).To(Succeed())
+	}
+})
+
+var daemonSetKey = client.ObjectKey{Namespace: apiserver.Namespace, Name: Name}
+
+// requests counts the writes that the manager asks the API server for.
+type requests struct {
+	mutex sync.Mutex
+	paths []string
+}
+
+func (r *requests) count(next http.RoundTripper) http.RoundTripper {
+	return roundTripper(func(request *http.Request) (*http.Response, error) {
+		if request.Method != http.MethodGet {
+			r.mutex.Lock()
+			r.paths = append(r.paths, request.Method+" "+request.URL.Path)
+			r.mutex.Unlock()
+		}
+		return next.RoundTrip(request)
+	})
+}
+
+// to lists the writes so far to paths that contain a string.
+func (r *requests) to(part string) []string {
+	r.mutex.Lock()
+	defer r.mutex.Unlock()
+	var found []string
+	for _, path := range r.paths {
+		if strings.Contains(path, part) {
+			found = append(found, path)
+		}
+	}
+	return found
+}
+
+type roundTripper func(*http.Request) (*http.Response, error)
+
+func (f roundTripper) RoundTrip(request *http.Request) (*http.Response, error) { return f(request) }
+
+func createPolicy(name string, priority int32, matchLabels map[string]string) *v1alpha1.PatchPolicy {
+	GinkgoHelper()
+	policy := policyOf(name, &metav1.LabelSelector{MatchLabels: matchLabels})
+	policy.Spec.Priority = priority
+	Expect(admin.Create(ctx, &policy)).To(Succeed())
+	return &policy
+}
+
+func createNode(name string, labels map[string]string) *corev1.Node {
+	GinkgoHelper()
+	node, err := server.CreateNode(ctx, name, labels)
+	Expect(err).NotTo(HaveOccurred())
+	return node
+}
+
+// get reads an object by name; Eventually takes it.
+func get[T client.Object](object T, name string) func() (T, error) {
+	return func() (T, error) {
+		fresh := object.DeepCopyObject().(T)
+		return fresh, admin.Get(ctx, client.ObjectKey{Name: name}, fresh)
+	}
+}
+
+// gone is nil once an object does not exist.
+func gone(object client.Object, name string) func() error {
+	return func() error {
+		return admin.Get(ctx, client.ObjectKey{Name: name}, object.DeepCopyObject().(client.Object))
+	}
+}
+
+// daemonSetNow reads the agents' DaemonSet.
+func daemonSetNow() (*appsv1.DaemonSet, error) {
+	existing := &appsv1.DaemonSet{}
+	return existing, admin.Get(ctx, daemonSetKey, existing)
+}
