@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"text/template"
 
 	"github.com/nodepatch/nodepatch/test/roots"
@@ -37,6 +38,15 @@ func (s *supervisor) provision(layer *roots.Layer, i int) error {
 		values["CgroupDriver"], values["CgroupRoot"] = "systemd", ""
 	}
 
+	if err := layer.WriteResolver(); err != nil {
+		return err
+	}
+	servers, err := nameServers(filepath.Join(layer.Path, "etc/resolv.conf"))
+	if err != nil {
+		return err
+	}
+	values["NameServers"] = strings.Join(servers, ", ")
+
 	w := writer{root: layer.Path, values: values}
 	w.file("/etc/hostname", nodeName(i)+"\n", 0o644)
 	w.file("/etc/machine.env", fmt.Sprintf(
@@ -65,10 +75,24 @@ func (s *supervisor) provision(layer *roots.Layer, i int) error {
 		return w.err
 	}
 	return errors.Join(
-		layer.WriteResolver(),
 		s.authority.kubeconfig(filepath.Join(layer.Path, "etc/kubernetes/kubelet.conf"), s.server(), "system:node:"+nodeName(i), "system:nodes"),
 		s.writeSources(layer.Path),
 	)
+}
+
+// nameServers reads a resolv.conf(5). The cluster has no name server of its own, so pods get these too.
+func nameServers(path string) ([]string, error) {
+	content, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	var servers []string
+	for line := range strings.Lines(string(content)) {
+		if fields := strings.Fields(line); len(fields) >= 2 && fields[0] == "nameserver" {
+			servers = append(servers, fields[1])
+		}
+	}
+	return servers, nil
 }
 
 // writeSources points the machine's package manager at the cluster's own sources, or at the host's.

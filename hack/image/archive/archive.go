@@ -5,6 +5,7 @@ package archive
 import (
 	"archive/tar"
 	"bytes"
+	"compress/gzip"
 	"fmt"
 	"io"
 	"os"
@@ -90,7 +91,7 @@ func layer(files map[string]string) (v1.Layer, error) {
 	}
 	return tarball.LayerFromOpener(func() (io.ReadCloser, error) {
 		return io.NopCloser(bytes.NewReader(buffer.Bytes())), nil
-	})
+	}, tarball.WithCompressionLevel(gzip.BestSpeed)) // most archives are read once, on this host
 }
 
 func add(writer *tar.Writer, target, source string) error {
