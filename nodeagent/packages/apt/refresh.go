@@ -89,7 +89,10 @@ func metadataRefreshed(files fs.FS) (time.Time, error) {
 		return time.Time{}, fmt.Errorf("%s: %w", purpose, err)
 	}
 	var oldest time.Time
+	fetched := false
 	for _, e := range entries {
+		// A repository without a Release file has its index alone.
+		fetched = fetched || strings.Contains(e.Name(), "_Packages")
 		if !strings.HasSuffix(e.Name(), "Release") { // InRelease too
 			continue
 		}
@@ -100,20 +103,21 @@ func metadataRefreshed(files fs.FS) (time.Time, error) {
 		if err != nil {
 			return time.Time{}, fmt.Errorf("%s: %w", purpose, err)
 		}
+		fetched = true
 		if oldest.IsZero() || info.ModTime().Before(oldest) {
 			oldest = info.ModTime()
 		}
 	}
-	if oldest.IsZero() {
-		return time.Time{}, nil
-	}
 	stamp, err := fs.Stat(files, refreshStamp)
 	switch {
-	case errors.Is(err, fs.ErrNotExist):
+	// Lists that were deleted leave the stamp behind.
+	case errors.Is(err, fs.ErrNotExist) || !fetched:
+		return oldest, nil
 	case err != nil:
 		return time.Time{}, fmt.Errorf("%s: %w", purpose, err)
 	case stamp.ModTime().After(oldest):
 		return stamp.ModTime(), nil
+	default:
+		return oldest, nil
 	}
-	return oldest, nil
 }

@@ -117,3 +117,36 @@ func summarize(s *packages.Scan) string {
 	}
 	return b.String()
 }
+
+// TestMetadataRefreshed never says that metadata is newer than it is.
+func TestMetadataRefreshed(t *testing.T) {
+	day := func(n int) *fstest.MapFile {
+		return &fstest.MapFile{ModTime: time.Date(2026, 11, n, 0, 0, 0, 0, time.UTC)}
+	}
+	const lists = "var/lib/apt/lists/"
+	for name, c := range map[string]struct {
+		files fstest.MapFS
+		want  int // day; 0 for never
+	}{
+		"never":                     {fstest.MapFS{lists + "lock": day(9)}, 0},
+		"by another program":        {fstest.MapFS{lists + "m_dists_bookworm_InRelease": day(3), lists + "m_dists_bookworm-security_Release": day(8)}, 3},
+		"by us":                     {fstest.MapFS{lists + "m_InRelease": day(3), refreshStamp: day(5)}, 5},
+		"by us, then by another":    {fstest.MapFS{lists + "m_InRelease": day(7), lists + "n_InRelease": day(8), refreshStamp: day(5)}, 7},
+		"no Release file":           {fstest.MapFS{lists + "_srv_repo_._Packages": day(1), refreshStamp: day(5)}, 5},
+		"deleted after the refresh": {fstest.MapFS{lists + "lock": day(1), refreshStamp: day(5)}, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got, err := metadataRefreshed(c.files)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var want time.Time
+			if c.want != 0 {
+				want = day(c.want).ModTime
+			}
+			if !got.Equal(want) {
+				t.Errorf("it is %s, want %s", got, want)
+			}
+		})
+	}
+}

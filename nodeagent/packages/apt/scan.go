@@ -15,8 +15,8 @@ import (
 	"github.com/nodepatch/nodepatch/nodeagent/packages"
 )
 
-// errChanged marks what cannot be unless the packages or their metadata changed
-// between two commands of a scan.
+// changed is the error of what cannot be unless the packages or their metadata
+// changed between two commands of a scan.
 type changed struct{ detail string }
 
 func (c *changed) Error() string { return c.detail }

@@ -169,6 +169,13 @@ func TestScan(t *testing.T) {
 		t.Errorf("metadata was refreshed at %s, want just now", scan.MetadataRefreshed)
 	}
 	m.compareWithApt(t, scan)
+
+	// On disk already, apt would not print it.
+	m.run(t, "apt-get", "-q", "-y", "--download-only", "install", "toy-security")
+	size := func(s packages.Scan) int64 { p, _ := find(s, "toy-security"); return p.DownloadSize }
+	if got, want := size(m.scan(t)), size(scan); got != want {
+		t.Errorf("after its download toy-security has %d bytes, before %d", got, want)
+	}
 }
 
 // installedPackages counts them without the code under test.
