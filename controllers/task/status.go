@@ -2,6 +2,7 @@ package task
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -225,7 +226,11 @@ func missing(patches v1alpha1.PatchCounts) string {
 	if patches.Missing == 0 {
 		return "no patch is missing"
 	}
-	return fmt.Sprintf("%s missing, %d of them security", plural(int(patches.Missing), "patch", "patches"), patches.Security)
+	security := "none"
+	if patches.Security > 0 {
+		security = strconv.Itoa(int(patches.Security))
+	}
+	return fmt.Sprintf("%s missing, %s of them security", plural(int(patches.Missing), "patch", "patches"), security)
 }
 
 // limit cuts a text to a number of characters and marks the cut.
