@@ -1,0 +1,63 @@
+package main
+
+import (
+	"strings"
+	"testing"
+)
+
+type environment map[string]string
+
+func (e environment) get(name string) string { return e[name] }
+
+func TestParse(t *testing.T) {
+	tests := map[string]struct {
+		args  []string
+		env   environment
+		check func(options) bool
+		want  string
+	}{
+		"as in the manifest": {
+			args: []string{"--leader-elect", "--agent-image=nodepatch:dev", "--metrics-bind-address=:9443", "--health-probe-bind-address=:9081"},
+			env:  environment{"POD_NAMESPACE": "nodepatch-system", "POD_NAME": "manager-1"},
+			check: func(o options) bool {
+				return o.leaderElect && o.agentImage == "nodepatch:dev" && o.namespace == "nodepatch-system" &&
+					o.instance == "manager-1" && o.metricsAddr == ":9443" && o.healthAddr == ":9081"
+			},
+		},
+		"the fewest flags": {
+			args: []string{"--agent-image", "i", "--namespace", "n"},
+			check: func(o options) bool {
+				return !o.leaderElect && o.metricsAddr == ":8443" && o.healthAddr == ":8081" && o.namespace == "n" && o.instance != ""
+			},
+		},
+		"the flag goes before the environment": {
+			args:  []string{"--agent-image", "i", "--namespace", "n"},
+			env:   environment{"POD_NAMESPACE": "other"},
+			check: func(o options) bool { return o.namespace == "n" },
+		},
+		"verbosity": {
+			args:  []string{"--agent-image", "i", "--namespace", "n", "-v", "4"},
+			check: func(o options) bool { return o.log.Level.Enabled(-4) && !o.log.Level.Enabled(-5) },
+		},
+		"version alone": {
+			args: []string{"--version"}, check: func(o options) bool { return o.printVersion },
+		},
+		"no image":       {args: []string{"--namespace", "n"}, want: "--agent-image is required"},
+		"no namespace":   {args: []string{"--agent-image", "i"}, want: "--namespace is required"},
+		"unknown flag":   {args: []string{"--leader-elekt"}, want: "not defined: -leader-elekt"},
+		"stray argument": {args: []string{"--agent-image", "i", "--namespace", "n", "start"}, want: `unexpected argument "start"`},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			got, err := parse(test.args, test.env.get)
+			switch {
+			case test.want != "" && (err == nil || !strings.Contains(err.Error(), test.want)):
+				t.Errorf("got the error %v, want it to say %q", err, test.want)
+			case test.want == "" && err != nil:
+				t.Errorf("refused: %v", err)
+			case test.want == "" && !test.check(got):
+				t.Errorf("got %+v", got)
+			}
+		})
+	}
+}
