@@ -1,10 +1,13 @@
 package cluster_test
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/netip"
@@ -27,7 +30,7 @@ import (
 func TestCluster(t *testing.T) {
 	supported(t)
 	ctx := t.Context()
-	before := traces(t)
+	settings := kernelSettings(t)
 	dir := t.TempDir()
 
 	c := start(t, cluster.Options{
@@ -197,22 +200,24 @@ func TestCluster(t *testing.T) {
 	})
 
 	t.Run("another cluster does not meet it, and goes when its owner dies", func(t *testing.T) {
-		before := traces(t)
 		other := t.TempDir()
 		owner := exec.Command(os.Args[0], "-test.run=^TestOwner$")
 		owner.Env = append(os.Environ(), "TEST_CLUSTER_OWNER="+other)
 		owner.Stderr = t.Output()
-		said, err := owner.StdoutPipe()
+		output, err := owner.StdoutPipe()
 		if err != nil {
 			t.Fatal(err)
 		}
 		if err := owner.Start(); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := said.Read(make([]byte, 1)); err != nil {
-			t.Fatalf("the cluster did not start: %v", err)
+		said := bufio.NewReader(output)
+		if line, _ := said.ReadString('\n'); line != "started\n" {
+			rest, _ := io.ReadAll(said)
+			t.Fatalf("the cluster did not start: %s%s", line, rest)
 		}
-		if numberOf(t, other) == numberOf(t, dir) {
+		number := numberOf(t, other)
+		if number == numberOf(t, dir) {
 			t.Error("both clusters have the same number")
 		}
 		if err := owner.Process.Kill(); err != nil {
@@ -220,8 +225,8 @@ func TestCluster(t *testing.T) {
 		}
 		_ = owner.Wait()
 		wait(t, "the cluster to follow its owner", 30*time.Second, func() (bool, string) {
-			left := diff(before, traces(t))
-			return left == "", left
+			left := traces(t, number)
+			return len(left) == 0, strings.Join(left, "\n")
 		})
 		if _, err := one.Exec(ctx, "true"); err != nil {
 			t.Errorf("the first cluster suffered: %v", err)
@@ -237,8 +242,10 @@ func TestCluster(t *testing.T) {
 		}
 	})
 
-	stop(t, c)
-	compare(t, before, traces(t))
+	stopClean(t, c, numberOf(t, dir))
+	if now := kernelSettings(t); settings != nil && now != nil && !maps.Equal(now, settings) {
+		t.Errorf("kernel settings were %v and are %v", settings, now)
+	}
 	if _, err := os.Stat(c.AuditLog); err != nil {
 		t.Errorf("the logs are gone: %v", err)
 	}
@@ -248,11 +255,10 @@ func TestCluster(t *testing.T) {
 // cleans up after it and starts straight away.
 func TestKilledSupervisor(t *testing.T) {
 	supported(t)
-	before := traces(t)
 	dir := t.TempDir()
 
 	c := start(t, cluster.Options{Dir: dir, Detached: true})
-	supervisor, err := exec.Command("pgrep", "-f", "test-cluster supervise "+numberOf(t, dir)+" ").Output()
+	supervisor, err := exec.Command("pgrep", "-f", fmt.Sprintf("test-cluster supervise %d ", numberOf(t, dir))).Output()
 	if err != nil {
 		t.Fatalf("find the supervisor: %v", err)
 	}
@@ -276,11 +282,10 @@ func TestKilledSupervisor(t *testing.T) {
 	if err != nil || len(machines) != 1 || machines[0].Leader == 0 {
 		t.Errorf("got machines %+v, %v", machines, err)
 	}
-	stop(t, attached)
+	stopClean(t, attached, numberOf(t, dir))
 	if _, err := c.Machines(t.Context()); err == nil {
 		t.Error("the cluster answers after it was stopped")
 	}
-	compare(t, before, traces(t))
 }
 
 // TestOwner is not a test but the program that TestCluster kills.
@@ -296,7 +301,8 @@ func TestOwner(t *testing.T) {
 	time.Sleep(time.Hour)
 }
 
-func numberOf(t *testing.T, dir string) string {
+// numberOf reads the number by which a cluster's traces on the host are known.
+func numberOf(t *testing.T, dir string) int {
 	t.Helper()
 	content, err := os.ReadFile(filepath.Join(dir, "cluster.json"))
 	if err != nil {
@@ -306,5 +312,5 @@ func numberOf(t *testing.T, dir string) string {
 	if err := json.Unmarshal(content, &record); err != nil {
 		t.Fatal(err)
 	}
-	return fmt.Sprint(record.Number)
+	return record.Number
 }

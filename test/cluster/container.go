@@ -65,9 +65,9 @@ func (c *container) boot() error {
 		"--register=no", "--keep-unit", "--link-journal=no", "--resolv-conf=off", "--timezone=off",
 		"--network-bridge="+s.Number.bridge(),
 		"--capability=all", "--system-call-filter=add_key keyctl bpf",
-		"--bind-ro="+s.binaries+":/opt/k8s", "--bind-ro="+s.dir.path("images")+":/opt/images",
+		"--bind-ro="+escape(s.binaries)+":/opt/k8s", "--bind-ro="+escape(s.dir.path("images"))+":/opt/images",
 		// Off the layer, so that containerd's own layers need not lie on another overlayfs.
-		"--bind="+s.dir.containerd(c.index)+":/var/lib/containerd",
+		"--bind="+escape(s.dir.containerd(c.index))+":/var/lib/containerd",
 		"systemd.log_target=console")
 	console, err := os.OpenFile(s.dir.log(nodeName(c.index)), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
 	if err != nil {
@@ -83,6 +83,11 @@ func (c *container) boot() error {
 	c.boots++
 	go c.watch(cmd)
 	return nil
+}
+
+// escape escapes a path for systemd-nspawn's --bind, where a colon ends it.
+func escape(path string) string {
+	return strings.NewReplacer(`\`, `\\`, ":", `\:`).Replace(path)
 }
 
 // watch waits for the machine to end and starts it again if it asked for that.

@@ -183,16 +183,38 @@ func audited(t *testing.T, log, user, verb, resource string) bool {
 	return false
 }
 
-// traces lists what a cluster could leave on the host.
-func traces(t *testing.T) []string {
+// settings are what clusters change of the host's kernel while there are any.
+var settings = []string{"net/ipv4/ip_forward", "fs/inotify/max_user_instances"}
+
+// kernelSettings reads them, or returns nil while somebody else's cluster may have changed them.
+func kernelSettings(t *testing.T) map[string]string {
+	t.Helper()
+	others, err := filepath.Glob("/run/nodepatch/*/cluster.json")
+	if err != nil || len(others) > 0 {
+		return nil
+	}
+	values := map[string]string{}
+	for _, name := range settings {
+		value, err := os.ReadFile(filepath.Join("/proc/sys", name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		values[name] = strings.TrimSpace(string(value))
+	}
+	return values
+}
+
+// traces lists what the cluster with the number has on the host: nothing, once it is stopped.
+func traces(t *testing.T, number int) []string {
 	t.Helper()
 	var found []string
 	interfaces, err := net.Interfaces()
 	if err != nil {
 		t.Fatal(err)
 	}
+	bridge := fmt.Sprintf("nodepatch%d", number)
 	for _, i := range interfaces {
-		if strings.HasPrefix(i.Name, "nodepatch") || strings.HasPrefix(i.Name, "vb-np") {
+		if i.Name == bridge || strings.HasPrefix(i.Name, fmt.Sprintf("vb-np%d-", number)) {
 			found = append(found, "interface "+i.Name)
 		}
 	}
@@ -202,63 +224,46 @@ func traces(t *testing.T) []string {
 			t.Fatal(err)
 		}
 		for line := range strings.Lines(string(rules)) {
-			if strings.Contains(line, "nodepatch") {
+			if slices.Contains(strings.Fields(line), bridge) {
 				found = append(found, "rule "+strings.TrimSpace(line))
 			}
 		}
 	}
-	for _, setting := range []string{"net/ipv4/ip_forward", "fs/inotify/max_user_instances"} {
-		value, err := os.ReadFile(filepath.Join("/proc/sys", setting))
-		if err != nil {
-			t.Fatal(err)
-		}
-		found = append(found, "setting "+setting+" "+strings.TrimSpace(string(value)))
-	}
-	groups, err := exec.Command("find", "/sys/fs/cgroup", "-type", "d", "-path", "*/nodepatch*").Output()
+	groups, err := exec.Command("find", "/sys/fs/cgroup", "-type", "d", "-path", fmt.Sprintf("*/nodepatch/%d", number)).Output()
 	if err != nil {
 		t.Fatal(err)
 	}
 	for line := range strings.Lines(string(groups)) {
 		found = append(found, "group "+strings.TrimSpace(line))
 	}
-	mounts, err := os.ReadFile("/proc/self/mounts")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for line := range strings.Lines(string(mounts)) {
-		if target := strings.Fields(line)[1]; strings.Contains(target, "/machines/") {
-			found = append(found, "mount "+target)
-		}
-	}
-	for _, pattern := range []string{"systemd-nspawn.*--machine=np", "test-cluster supervise", "bin/k8s/k.*198\\.18\\.", "/opt/k8s/kubelet"} {
+	for _, pattern := range []string{
+		fmt.Sprintf("systemd-nspawn.*--machine=np%d-", number),
+		fmt.Sprintf("test-cluster supervise %d ", number),
+		fmt.Sprintf("127\\.198\\.%d\\.1", number),
+	} {
 		pids, _ := exec.Command("pgrep", "-f", pattern).Output() // exits with 1 if there is none
 		for line := range strings.Lines(string(pids)) {
 			found = append(found, "process "+pattern+" "+strings.TrimSpace(line))
 		}
 	}
-	slices.Sort(found)
 	return found
 }
 
-func compare(t *testing.T, before, after []string) {
+// stopClean stops the cluster and checks that nothing of it is left on the host.
+func stopClean(t *testing.T, c *cluster.Cluster, number int) {
 	t.Helper()
-	if left := diff(before, after); left != "" {
-		t.Errorf("changed on the host:\n%s", left)
+	if len(traces(t, number)) < 8 {
+		t.Errorf("a running cluster should show: %v", traces(t, number))
 	}
-}
-
-// diff lists what is in one of the lists alone.
-func diff(before, after []string) string {
-	var lines []string
-	for _, trace := range before {
-		if !slices.Contains(after, trace) {
-			lines = append(lines, "- "+trace)
-		}
+	stop(t, c)
+	if left := traces(t, number); len(left) > 0 {
+		t.Errorf("left on the host:\n%s", strings.Join(left, "\n"))
 	}
-	for _, trace := range after {
-		if !slices.Contains(before, trace) {
-			lines = append(lines, "+ "+trace)
-		}
+	mounts, err := os.ReadFile("/proc/self/mounts")
+	if err != nil {
+		t.Fatal(err)
 	}
-	return strings.Join(lines, "\n")
+	if strings.Contains(string(mounts), c.Dir) {
+		t.Errorf("something is mounted below %s:\n%s", c.Dir, mounts)
+	}
 }

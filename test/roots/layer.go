@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -42,11 +43,25 @@ func (r *Root) Layer(dir string) (*Layer, error) {
 			return nil, errors.Join(err, layer.Close())
 		}
 	}
-	options := fmt.Sprintf("lowerdir=%s,upperdir=%s,workdir=%s", r.Path, upper, work)
-	if err := layer.mount("overlay", layer.Path, "overlay", 0, options); err != nil {
+	if err := layer.mountOverlay(r.Path, upper, work); err != nil {
 		return nil, errors.Join(err, layer.Close())
 	}
 	return layer, nil
+}
+
+// mountOverlay names the directories by descriptors: in the options of a mount, the commas and colons
+// of a path mean something else.
+func (l *Layer) mountOverlay(lower, upper, work string) error {
+	var options []string
+	for _, directory := range [][2]string{{"lowerdir", lower}, {"upperdir", upper}, {"workdir", work}} {
+		file, err := os.Open(directory[1])
+		if err != nil {
+			return err
+		}
+		defer file.Close()
+		options = append(options, fmt.Sprintf("%s=/proc/self/fd/%d", directory[0], file.Fd()))
+	}
+	return l.mount("overlay", l.Path, "overlay", 0, strings.Join(options, ","))
 }
 
 // mountUpper puts a tmpfs below the layer where the directory is itself on overlayfs, as in a

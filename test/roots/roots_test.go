@@ -98,7 +98,7 @@ func TestDebian(t *testing.T) {
 
 func layer(t *testing.T, root *roots.Root) *roots.Layer {
 	t.Helper()
-	layer, err := root.Layer(t.TempDir())
+	layer, err := root.Layer(filepath.Join(t.TempDir(), "a, b: c"))
 	if err != nil {
 		t.Fatal(err)
 	}
