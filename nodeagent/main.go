@@ -11,9 +11,11 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"runtime"
 	"runtime/debug"
 	"sync"
 	"syscall"
+	"time"
 
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
@@ -63,6 +65,8 @@ func main() {
 	}
 	logger := slog.New(slog.NewJSONHandler(os.Stdout, &slog.HandlerOptions{Level: level}))
 	klog.SetSlogLogger(logger)
+	// Each processor that Go uses costs memory, and the agent's work is done by other programs.
+	runtime.GOMAXPROCS(min(2, runtime.GOMAXPROCS(0)))
 	debug.SetMemoryLimit(softMemoryLimit)
 	debug.SetGCPercent(gcPercent)
 
@@ -135,7 +139,10 @@ func work(ctx context.Context, o options, h *host.Host, config *rest.Config, rea
 	}
 	worker, err := operation.New(operation.Options{
 		Node: o.node, Version: version, Host: h, API: client, Log: log, Logger: logger,
-		Packages: func(r packages.Runner) (packages.Manager, error) { return detect(r, files.FS()) },
+		Packages: func(r packages.Runner, patience time.Duration) (packages.Manager, error) {
+			return detect(r, files.FS(), patience)
+		},
+		Idle: release,
 	})
 	if err != nil {
 		return err
@@ -157,9 +164,9 @@ func work(ctx context.Context, o options, h *host.Host, config *rest.Config, rea
 }
 
 // detect returns the host's package manager.
-func detect(r packages.Runner, files fs.FS) (packages.Manager, error) {
+func detect(r packages.Runner, files fs.FS, patience time.Duration) (packages.Manager, error) {
 	if apt.Installed(files) {
-		return apt.New(r, files, apt.Options{}), nil
+		return apt.New(r, files, apt.Options{LockTimeout: patience}), nil
 	}
 	return nil, operation.ErrUnsupported
 }

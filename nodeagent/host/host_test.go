@@ -160,10 +160,10 @@ func testCommands(t *testing.T, h *Host) {
 
 	t.Run("environment", func(t *testing.T) {
 		t.Setenv("AGENT_SECRET", "leaked")
-		c := shell("env", `echo "$GREETING|$LC_ALL|$HOME|$AGENT_SECRET"; command -v dpkg >/dev/null && echo found`)
-		c.Env = []string{"GREETING=hello $world"}
+		c := shell("env", `echo "$GREETING|$LC_ALL|${LANGUAGE-unset}|$HOME|$AGENT_SECRET"; command -v dpkg >/dev/null && echo found`)
+		c.Env = []string{"GREETING=hello $world", "LC_ALL=C", "LANGUAGE="}
 		r := run(t, session(t, h, "env"), c)
-		if want := "hello $world|C.UTF-8|/root|\nfound\n"; string(r.Stdout) != want {
+		if want := "hello $world|C||/root|\nfound\n"; string(r.Stdout) != want {
 			t.Errorf("Environment is %q, want %q", r.Stdout, want)
 		}
 	})

@@ -161,11 +161,8 @@ func (s *Session) start(ctx context.Context, c packages.Command) (*attempt, erro
 	if err != nil {
 		return nil, &UnavailableError{Command: c.Name, Err: err}
 	}
-	env := append([]string{
-		"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "LC_ALL=C.UTF-8",
-	}, c.Env...)
 	argv := append([]string{"/bin/sh", filepath.Join(s.host.dir, wrapperFile), a.host}, c.Argv...)
-	if err := s.host.backend.start(ctx, a, argv, env); err != nil {
+	if err := s.host.backend.start(ctx, a, argv, environment(c.Env)); err != nil {
 		if ctx.Err() != nil {
 			s.abandon(ctx, a)
 			return nil, context.Cause(ctx)
@@ -282,6 +279,18 @@ func validName(name string) error {
 		return fmt.Errorf("%q cannot name an operation, a step or a command", name)
 	}
 	return nil
+}
+
+// environment is what every command gets, with the command's own variables in place of those of the same name: systemd
+// refuses an environment that names one twice.
+func environment(own []string) []string {
+	env := []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "LC_ALL=C.UTF-8"}
+	for _, variable := range own {
+		name, _, _ := strings.Cut(variable, "=")
+		env = slices.DeleteFunc(env, func(v string) bool { return strings.HasPrefix(v, name+"=") })
+		env = append(env, variable)
+	}
+	return env
 }
 
 func scanNumber(name string, n *int) bool {

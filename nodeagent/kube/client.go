@@ -21,6 +21,8 @@ import (
 type Client struct {
 	rest rest.Interface
 	node string
+	// watchSeconds is how long a watch lasts at least; at most it is twice as long.
+	watchSeconds int64
 }
 
 // New returns the client of a node's agent. It makes no request.
@@ -29,7 +31,7 @@ func New(config *rest.Config, node string) (*Client, error) {
 	scheme.AddKnownTypes(v1alpha1.GroupVersion, &v1alpha1.PatchAssignment{}, &v1alpha1.PatchAssignmentList{})
 	metav1.AddToGroupVersion(scheme, v1alpha1.GroupVersion)
 	// Errors of the API server come as this kind.
-	scheme.AddUnversionedTypes(schema, &metav1.Status{})
+	scheme.AddUnversionedTypes(metav1.SchemeGroupVersion, &metav1.Status{})
 
 	config = rest.CopyConfig(config)
 	config.APIPath = "/apis"
@@ -42,10 +44,8 @@ func New(config *rest.Config, node string) (*Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make the client of the API server: %w", err)
 	}
-	return &Client{rest: client, node: node}, nil
+	return &Client{rest: client, node: node, watchSeconds: 1800}, nil
 }
-
-var schema = metav1.SchemeGroupVersion
 
 // REST is the connection to the API server, for the patch log to share.
 func (c *Client) REST() rest.Interface { return c.rest }

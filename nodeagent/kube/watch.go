@@ -72,8 +72,8 @@ func (c *Client) follow(ctx context.Context, version *string, seen func(*v1alpha
 			seen(&list.Items[0])
 		}
 	}
-	// Between half an hour and an hour, so that the watches of many agents do not end at once.
-	timeout := 1800 + rand.Int64N(1800)
+	// Spread, so that the watches of many agents do not end at once.
+	timeout := c.watchSeconds + rand.Int64N(c.watchSeconds)
 	options.TimeoutSeconds = &timeout
 	options.ResourceVersion = *version
 	options.AllowWatchBookmarks = true

@@ -53,7 +53,11 @@ func (w *Worker) refresh(ctx context.Context) (goOn bool) {
 	}
 	w.append(patchlog.ScanStarted(r.Started, w.run(), w.Node, manager.Name()))
 	began := time.Now()
-	_, err = again(ctx, manager.Refresh)
+	limit := w.refreshTime()
+	bounded, cancel := context.WithTimeoutCause(ctx, limit,
+		fmt.Errorf("the repositories took longer than %s, half of the time that the operation has", limit.Round(time.Second)))
+	defer cancel()
+	_, err = again(bounded, manager.Refresh)
 	if ctx.Err() != nil {
 		return false
 	}
@@ -68,6 +72,16 @@ func (w *Worker) refresh(ctx context.Context) (goOn bool) {
 	r.Phase = phaseScan
 	w.save()
 	return true
+}
+
+// refreshTime leaves a scan on old data the other half of the operation's time, which would else all go by waiting for a
+// mirror or a lock.
+func (w *Worker) refreshTime() time.Duration {
+	const most, least = 30 * time.Minute, 5 * time.Second
+	if d := w.journal.Current.Deadline; !d.IsZero() {
+		return min(max(time.Until(d.Time)/2, least), most)
+	}
+	return most
 }
 
 // scan asks what is missing and makes the report. A scan that an earlier agent began is thrown away and begun again: that is
@@ -148,7 +162,8 @@ func (w *Worker) manager(step string, fresh bool) (packages.Manager, error) {
 			w.Logger.Warn("A scan of an earlier agent may still run", "error", err)
 		}
 	}
-	return w.Packages(s)
+	const most = 10 * time.Minute
+	return w.Packages(s, min(w.refreshTime()*3/4, most))
 }
 
 func (w *Worker) cannotBegin(err error) {

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"runtime/debug"
 	"sync"
 	"time"
 
@@ -45,11 +44,14 @@ type Options struct {
 	Node    string
 	Version string
 	Host    *host.Host
-	// Packages returns the host's package manager, whose commands go through the runner, or ErrUnsupported.
-	Packages func(packages.Runner) (packages.Manager, error)
+	// Packages returns the host's package manager, whose commands go through the runner and which waits for its locks no
+	// longer than patience, or ErrUnsupported.
+	Packages func(runner packages.Runner, patience time.Duration) (packages.Manager, error)
 	API      API
 	Log      Log
 	Logger   *slog.Logger
+	// Idle is called when there is nothing left to do.
+	Idle func()
 }
 
 // Worker does what its node's assignment asks for, one operation at a time.
@@ -124,6 +126,7 @@ func (w *Worker) Run(ctx context.Context) {
 			continue
 		}
 		backoff = newBackoff()
+		w.Idle()
 	}
 }
 
@@ -150,8 +153,6 @@ func (w *Worker) reconcile(ctx context.Context) error {
 		if err := w.carryOut(ctx); err != nil {
 			return err
 		}
-		// A scan's output and report are garbage now, and the agent is idle for hours.
-		defer debug.FreeOSMemory()
 	}
 	if a == nil {
 		return nil // there is nowhere to write to
@@ -194,7 +195,7 @@ func (w *Worker) begin(policy string, o *v1alpha1.Operation) {
 	case o.Step != v1alpha1.StepScanning:
 		w.end(v1alpha1.StepFailed, v1alpha1.ReasonUnsupportedStep, fmt.Sprintf(
 			"Agent %s does not know the step %s: it is older than the manager; wait until the agents' DaemonSet is updated", w.Version, o.Step), nil)
-	case now.After(o.Deadline.Time):
+	case !o.Deadline.IsZero() && now.After(o.Deadline.Time):
 		w.end(v1alpha1.StepFailed, v1alpha1.ReasonTimeout, fmt.Sprintf(
 			"The deadline %s had passed when the agent saw the operation at %s by the node's clock",
 			o.Deadline.UTC().Format(time.RFC3339), now.UTC().Format(time.RFC3339)), nil)
