@@ -78,7 +78,7 @@ func admit(in Input) Plan {
 	plan.Phase, plan.Reason = v1alpha1.TaskRunning, v1alpha1.ReasonRunning
 	plan.Template = ptr.To(withDefaults(*c.template))
 	for _, name := range c.members() {
-		plan.Nodes = append(plan.Nodes, Node{Name: name, Place: Pending})
+		plan.Nodes = append(plan.Nodes, Node{Name: name, Place: PlacePending})
 	}
 	return plan
 }

@@ -25,9 +25,9 @@ func (p *Plan) Entries() []patchlog.Entry {
 		node := &p.Nodes[i]
 		switch { // The agent of a node that answered has written its own.
 		case node.Answered:
-		case node.Place == Unreachable:
+		case node.Place == PlaceUnreachable:
 			entries = append(entries, patchlog.NodeUnreachable(p.at(node.Since), run, node.Name, node.Reason, node.Message))
-		case node.Place == Failed:
+		case node.Place == PlaceFailed:
 			entries = append(entries, patchlog.NodeTimedOut(p.at(node.Since), run, node.Name,
 				node.LastStep, withDefaults(*p.task.Status.Template).Scan.Timeout.Duration))
 		}
@@ -90,7 +90,7 @@ func (p *Plan) log(old []v1alpha1.LogEntry) []v1alpha1.LogEntry {
 	}
 	run := p.logRun()
 	for i := range p.Nodes {
-		if node := &p.Nodes[i]; node.Answered && node.Place == Failed {
+		if node := &p.Nodes[i]; node.Answered && node.Place == PlaceFailed {
 			add(patchlog.ScanFailed(p.at(node.Since), run, node.Name, node.Reason, node.Message).LogEntry())
 		}
 	}

@@ -44,7 +44,7 @@ func (r *run) trace(node *corev1.Node, assignment *v1alpha1.PatchAssignment) (No
 	}
 	if r.in.Now.Before(operation.Deadline.Time) {
 		r.wake(operation.Deadline.Time)
-		return Node{Name: node.Name, Place: Scanning}, true
+		return Node{Name: node.Name, Place: PlaceScanning}, true
 	}
 	return r.giveUp(node, assignment), true
 }
@@ -67,7 +67,7 @@ func (r *run) giveUp(node *corev1.Node, assignment *v1alpha1.PatchAssignment) No
 // waiting derives where a node stands that has no part of the task yet. A node
 // without a reason to wait can be given it.
 func (r *run) waiting(node *corev1.Node, assignment *v1alpha1.PatchAssignment) Node {
-	state := Node{Name: node.Name, Place: Pending}
+	state := Node{Name: node.Name, Place: PlacePending}
 	if reason, message := unreachable(node, assignment); reason != "" {
 		state.Reason, state.Message = reason, message
 		patience := latest(r.started, node.CreationTimestamp.Time).Add(r.template.Scan.Timeout.Duration)
@@ -75,7 +75,7 @@ func (r *run) waiting(node *corev1.Node, assignment *v1alpha1.PatchAssignment) N
 			r.wake(patience)
 			return state
 		}
-		state.Place, state.Since = Unreachable, patience
+		state.Place, state.Since = PlaceUnreachable, patience
 		return state
 	}
 	if task := r.occupant(assignment); task != "" {
@@ -131,12 +131,12 @@ func readyCondition(node *corev1.Node) *corev1.NodeCondition {
 
 // answered is the state of a node whose agent gave an outcome.
 func answered(name string, outcome *v1alpha1.EndedOperation) Node {
-	state := Node{Name: name, Place: Done, Answered: true, Since: timeOf(outcome)}
+	state := Node{Name: name, Place: PlaceDone, Answered: true, Since: timeOf(outcome)}
 	if outcome.Step == v1alpha1.StepDone {
 		state.Counts = outcome.Counts
 		return state
 	}
-	state.Place, state.Reason, state.Message = Failed, outcome.Reason, outcome.Message
+	state.Place, state.Reason, state.Message = PlaceFailed, outcome.Reason, outcome.Message
 	if state.Reason == "" {
 		state.Reason = v1alpha1.ReasonScanFailed
 		if outcome.Step == v1alpha1.StepStopped {
@@ -148,9 +148,9 @@ func answered(name string, outcome *v1alpha1.EndedOperation) Node {
 
 // givenUp is the state of a node that the manager gave up.
 func givenUp(name string, assignment *v1alpha1.PatchAssignment, verdict *v1alpha1.EndedOperation) Node {
-	place := Unreachable
+	place := PlaceUnreachable
 	if verdict.Reason == v1alpha1.ReasonTimeout {
-		place = Failed
+		place = PlaceFailed
 	}
 	last := v1alpha1.StepPending
 	if agent := assignment.Status.Agent; agent != nil && agent.OperationID == verdict.OperationID && agent.Step != "" {

@@ -67,11 +67,11 @@ type Place int
 
 // The places of a node. The first two are on the way, the others final.
 const (
-	Pending Place = iota
-	Scanning
-	Done
-	Failed
-	Unreachable
+	PlacePending Place = iota
+	PlaceScanning
+	PlaceDone
+	PlaceFailed
+	PlaceUnreachable
 )
 
 // Node is one node's part of a Plan.
@@ -154,8 +154,8 @@ func (p *Plan) cutShort(reason, cause string) {
 	}
 	for i := range p.Nodes {
 		node := &p.Nodes[i]
-		if node.Place == Scanning {
-			node.Place, node.Reason, node.Withdraw = Pending, reason, true
+		if node.Place == PlaceScanning {
+			node.Place, node.Reason, node.Withdraw = PlacePending, reason, true
 		}
 	}
 }
@@ -184,9 +184,9 @@ func (p *Plan) undo(i int, reason string) {
 	node := &p.Nodes[i]
 	switch {
 	case node.Assign != nil:
-		*node = Node{Name: node.Name, Place: Pending, Reason: reason}
+		*node = Node{Name: node.Name, Place: PlacePending, Reason: reason}
 	case node.Verdict != nil:
-		*node = Node{Name: node.Name, Place: Scanning}
+		*node = Node{Name: node.Name, Place: PlaceScanning}
 	}
 	if p.Ended() && !p.cut {
 		p.Phase, p.Reason, p.Cause = v1alpha1.TaskRunning, v1alpha1.ReasonRunning, ""
@@ -258,7 +258,7 @@ func (r *run) member(node *corev1.Node) bool {
 func (r *run) fill(plan *Plan) {
 	free := int(r.template.Rollout.MaxParallelScans)
 	for i := range plan.Nodes {
-		if plan.Nodes[i].Place == Scanning {
+		if plan.Nodes[i].Place == PlaceScanning {
 			free--
 		}
 	}
@@ -266,7 +266,7 @@ func (r *run) fill(plan *Plan) {
 	for i := range plan.Nodes {
 		node := &plan.Nodes[i]
 		switch {
-		case node.Place != Pending || node.Reason != "":
+		case node.Place != PlacePending || node.Reason != "":
 		case suspended:
 			node.Reason = v1alpha1.ReasonPolicySuspended
 		case free <= 0:
@@ -274,7 +274,7 @@ func (r *run) fill(plan *Plan) {
 		default:
 			free--
 			deadline := r.in.Now.Add(r.template.Scan.Timeout.Duration)
-			node.Place = Scanning
+			node.Place = PlaceScanning
 			node.Assign = &v1alpha1.Operation{
 				ID:         r.id,
 				Task:       r.in.Task.Name,

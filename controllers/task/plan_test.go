@@ -36,7 +36,7 @@ func TestRun(t *testing.T) {
 			nodes:     []string{"b", "a"},
 			wantPhase: running, wantReason: v1alpha1.ReasonRunning,
 			wantMessage:  "0 of 2 nodes scanned; 2 scanning",
-			wantPlaces:   map[string]Place{"a": Scanning, "b": Scanning},
+			wantPlaces:   map[string]Place{"a": PlaceScanning, "b": PlaceScanning},
 			wantAssigned: []string{"a", "b"},
 			wantNext:     epoch.Add(time.Minute + scanTimeout),
 		},
@@ -45,7 +45,7 @@ func TestRun(t *testing.T) {
 			change:    func(in *Input) { in.Task.Status.Template.Rollout.MaxParallelScans = 2 },
 			wantPhase: running, wantReason: v1alpha1.ReasonRunning,
 			wantMessage:  "0 of 3 nodes scanned; 2 scanning; 1 waiting (c ParallelLimit)",
-			wantPlaces:   map[string]Place{"a": Scanning, "b": Scanning, "c": Pending},
+			wantPlaces:   map[string]Place{"a": PlaceScanning, "b": PlaceScanning, "c": PlacePending},
 			wantReasons:  map[string]string{"c": v1alpha1.ReasonParallelLimit},
 			wantAssigned: []string{"a", "b"},
 			wantNext:     epoch.Add(time.Minute + scanTimeout),
@@ -59,7 +59,7 @@ func TestRun(t *testing.T) {
 			},
 			wantPhase: running, wantReason: v1alpha1.ReasonRunning,
 			wantMessage:  "1 of 3 nodes scanned: 5 patches missing, 2 of them security; 2 scanning",
-			wantPlaces:   map[string]Place{"a": Done, "b": Scanning, "c": Scanning},
+			wantPlaces:   map[string]Place{"a": PlaceDone, "b": PlaceScanning, "c": PlaceScanning},
 			wantAssigned: []string{"c"},
 			wantNext:     late,
 		},
@@ -71,14 +71,14 @@ func TestRun(t *testing.T) {
 			},
 			wantPhase: complete, wantReason: v1alpha1.ReasonAllNodesDone,
 			wantMessage: "2 of 2 nodes scanned: 31 patches missing, 12 of them security",
-			wantPlaces:  map[string]Place{"a": Done, "b": Done},
+			wantPlaces:  map[string]Place{"a": PlaceDone, "b": PlaceDone},
 		},
 		"one done, nothing missing": {
 			nodes:     []string{"a"},
 			change:    func(in *Input) { in.done("a", 0, 0) },
 			wantPhase: complete, wantReason: v1alpha1.ReasonAllNodesDone,
 			wantMessage: "1 of 1 node scanned: no patch is missing",
-			wantPlaces:  map[string]Place{"a": Done},
+			wantPlaces:  map[string]Place{"a": PlaceDone},
 		},
 		"an outcome is found after the node went on to another task": {
 			nodes: []string{"a"},
@@ -91,7 +91,7 @@ func TestRun(t *testing.T) {
 			},
 			wantPhase: complete, wantReason: v1alpha1.ReasonAllNodesDone,
 			wantMessage: "1 of 1 node scanned: 3 patches missing, 1 of them security",
-			wantPlaces:  map[string]Place{"a": Done},
+			wantPlaces:  map[string]Place{"a": PlaceDone},
 		},
 		"a scan that failed fails the task": {
 			nodes: []string{"a", "b"},
@@ -101,7 +101,7 @@ func TestRun(t *testing.T) {
 			},
 			wantPhase: failed, wantReason: v1alpha1.ReasonNodesFailed,
 			wantMessage: "1 of 2 nodes scanned: 1 patch missing, 1 of them security; 1 failed",
-			wantPlaces:  map[string]Place{"a": Done, "b": Failed},
+			wantPlaces:  map[string]Place{"a": PlaceDone, "b": PlaceFailed},
 			wantReasons: map[string]string{"b": v1alpha1.ReasonLocked},
 		},
 		"a failure without a reason still has one": {
@@ -109,7 +109,7 @@ func TestRun(t *testing.T) {
 			change:    func(in *Input) { in.failed("a", "", "") },
 			wantPhase: failed, wantReason: v1alpha1.ReasonNodesFailed,
 			wantMessage: "0 of 1 node scanned; 1 failed",
-			wantPlaces:  map[string]Place{"a": Failed},
+			wantPlaces:  map[string]Place{"a": PlaceFailed},
 			wantReasons: map[string]string{"a": v1alpha1.ReasonScanFailed},
 		},
 		"nodes that cannot be reached are waited for": {
@@ -123,7 +123,7 @@ func TestRun(t *testing.T) {
 			},
 			wantPhase: running, wantReason: v1alpha1.ReasonRunning,
 			wantMessage: "0 of 5 nodes scanned; 5 waiting (a NodeNotReady, b AgentAbsent, c AgentNotReady and 2 more)",
-			wantPlaces:  map[string]Place{"a": Pending, "b": Pending, "c": Pending, "d": Pending, "e": Pending},
+			wantPlaces:  map[string]Place{"a": PlacePending, "b": PlacePending, "c": PlacePending, "d": PlacePending, "e": PlacePending},
 			wantReasons: map[string]string{
 				"a": v1alpha1.ReasonNodeNotReady, "b": v1alpha1.ReasonAgentAbsent, "c": v1alpha1.ReasonAgentNotReady,
 				"d": v1alpha1.ReasonAgentAbsent, "e": v1alpha1.ReasonAgentAbsent,
@@ -139,7 +139,7 @@ func TestRun(t *testing.T) {
 			},
 			wantPhase: failed, wantReason: v1alpha1.ReasonNodesUnreachable,
 			wantMessage: "1 of 2 nodes scanned: 2 patches missing, none of them security; 1 could not be reached",
-			wantPlaces:  map[string]Place{"a": Done, "b": Unreachable},
+			wantPlaces:  map[string]Place{"a": PlaceDone, "b": PlaceUnreachable},
 			wantReasons: map[string]string{"b": v1alpha1.ReasonNodeNotReady},
 		},
 		"a node that comes back while the task still runs is asked": {
@@ -150,7 +150,7 @@ func TestRun(t *testing.T) {
 			},
 			wantPhase: running, wantReason: v1alpha1.ReasonRunning,
 			wantMessage:  "0 of 2 nodes scanned; 2 scanning",
-			wantPlaces:   map[string]Place{"a": Scanning, "b": Scanning},
+			wantPlaces:   map[string]Place{"a": PlaceScanning, "b": PlaceScanning},
 			wantAssigned: []string{"b"},
 			wantNext:     epoch.Add(10*time.Minute + scanTimeout),
 		},
@@ -162,7 +162,7 @@ func TestRun(t *testing.T) {
 			},
 			wantPhase: failed, wantReason: v1alpha1.ReasonNodesFailed,
 			wantMessage:  "0 of 1 node scanned; 1 failed",
-			wantPlaces:   map[string]Place{"a": Failed},
+			wantPlaces:   map[string]Place{"a": PlaceFailed},
 			wantReasons:  map[string]string{"a": v1alpha1.ReasonTimeout},
 			wantWithdraw: []string{"a"},
 			wantVerdicts: map[string]string{"a": v1alpha1.ReasonTimeout},
@@ -175,7 +175,7 @@ func TestRun(t *testing.T) {
 			},
 			wantPhase: running, wantReason: v1alpha1.ReasonRunning,
 			wantMessage: "0 of 1 node scanned; 1 scanning",
-			wantPlaces:  map[string]Place{"a": Scanning},
+			wantPlaces:  map[string]Place{"a": PlaceScanning},
 			wantNext:    late,
 		},
 		"a node that went away in its scan was unreachable": {
@@ -187,7 +187,7 @@ func TestRun(t *testing.T) {
 			},
 			wantPhase: failed, wantReason: v1alpha1.ReasonNodesUnreachable,
 			wantMessage:  "0 of 1 node scanned; 1 could not be reached",
-			wantPlaces:   map[string]Place{"a": Unreachable},
+			wantPlaces:   map[string]Place{"a": PlaceUnreachable},
 			wantReasons:  map[string]string{"a": v1alpha1.ReasonNodeNotReady},
 			wantWithdraw: []string{"a"},
 			wantVerdicts: map[string]string{"a": v1alpha1.ReasonNodeNotReady},
@@ -201,7 +201,7 @@ func TestRun(t *testing.T) {
 			},
 			wantPhase: running, wantReason: v1alpha1.ReasonRunning,
 			wantMessage: "0 of 2 nodes scanned; 1 failed; 1 scanning",
-			wantPlaces:  map[string]Place{"a": Failed, "b": Scanning},
+			wantPlaces:  map[string]Place{"a": PlaceFailed, "b": PlaceScanning},
 			wantReasons: map[string]string{"a": v1alpha1.ReasonTimeout},
 			wantNext:    epoch.Add(5*time.Minute + scanTimeout),
 		},
@@ -213,7 +213,7 @@ func TestRun(t *testing.T) {
 			},
 			wantPhase: complete, wantReason: v1alpha1.ReasonAllNodesDone,
 			wantMessage: "1 of 1 node scanned: 1 patch missing, none of them security",
-			wantPlaces:  map[string]Place{"a": Done},
+			wantPlaces:  map[string]Place{"a": PlaceDone},
 		},
 		"an agent that was told to stop does not hide why": {
 			nodes: []string{"a"},
@@ -223,7 +223,7 @@ func TestRun(t *testing.T) {
 			},
 			wantPhase: failed, wantReason: v1alpha1.ReasonNodesFailed,
 			wantMessage: "0 of 1 node scanned; 1 failed",
-			wantPlaces:  map[string]Place{"a": Failed},
+			wantPlaces:  map[string]Place{"a": PlaceFailed},
 			wantReasons: map[string]string{"a": v1alpha1.ReasonTimeout},
 		},
 		"a node that works on another task is waited for": {
@@ -233,7 +233,7 @@ func TestRun(t *testing.T) {
 			},
 			wantPhase: running, wantReason: v1alpha1.ReasonRunning,
 			wantMessage: "0 of 1 node scanned; 1 waiting (a Busy)",
-			wantPlaces:  map[string]Place{"a": Pending},
+			wantPlaces:  map[string]Place{"a": PlacePending},
 			wantReasons: map[string]string{"a": v1alpha1.ReasonBusy},
 		},
 		"it is free once its agent has ended the other task's part": {
@@ -244,7 +244,7 @@ func TestRun(t *testing.T) {
 			},
 			wantPhase: running, wantReason: v1alpha1.ReasonRunning,
 			wantMessage:  "0 of 1 node scanned; 1 scanning",
-			wantPlaces:   map[string]Place{"a": Scanning},
+			wantPlaces:   map[string]Place{"a": PlaceScanning},
 			wantAssigned: []string{"a"},
 			wantNext:     epoch.Add(time.Minute + scanTimeout),
 		},
@@ -256,7 +256,7 @@ func TestRun(t *testing.T) {
 			},
 			wantPhase: running, wantReason: v1alpha1.ReasonRunning,
 			wantMessage:  "0 of 1 node scanned; 1 scanning",
-			wantPlaces:   map[string]Place{"a": Scanning},
+			wantPlaces:   map[string]Place{"a": PlaceScanning},
 			wantAssigned: []string{"a"},
 			wantNext:     epoch.Add(time.Minute + scanTimeout),
 		},
@@ -269,7 +269,7 @@ func TestRun(t *testing.T) {
 			},
 			wantPhase: complete, wantReason: v1alpha1.ReasonAllNodesDone,
 			wantMessage: "1 of 1 node scanned: 4 patches missing, 4 of them security",
-			wantPlaces:  map[string]Place{"a": Done},
+			wantPlaces:  map[string]Place{"a": PlaceDone},
 		},
 		"a task whose nodes are all gone did not succeed": {
 			nodes:     []string{"a"},
@@ -286,7 +286,7 @@ func TestRun(t *testing.T) {
 			},
 			wantPhase: running, wantReason: v1alpha1.ReasonRunning,
 			wantMessage:  "1 of 2 nodes scanned: no patch is missing; 1 scanning",
-			wantPlaces:   map[string]Place{"a": Done, "b": Scanning},
+			wantPlaces:   map[string]Place{"a": PlaceDone, "b": PlaceScanning},
 			wantAssigned: []string{"b"},
 			wantNext:     epoch.Add(time.Minute + scanTimeout),
 		},
@@ -299,7 +299,7 @@ func TestRun(t *testing.T) {
 			},
 			wantPhase: complete, wantReason: v1alpha1.ReasonAllNodesDone,
 			wantMessage: "1 of 1 node scanned: no patch is missing",
-			wantPlaces:  map[string]Place{"a": Done},
+			wantPlaces:  map[string]Place{"a": PlaceDone},
 		},
 		"a node that joined late has as long as the others": {
 			nodes: []string{"a"},
@@ -310,7 +310,7 @@ func TestRun(t *testing.T) {
 			},
 			wantPhase: running, wantReason: v1alpha1.ReasonRunning,
 			wantMessage: "0 of 1 node scanned; 1 waiting (a NodeNotReady)",
-			wantPlaces:  map[string]Place{"a": Pending},
+			wantPlaces:  map[string]Place{"a": PlacePending},
 			wantReasons: map[string]string{"a": v1alpha1.ReasonNodeNotReady},
 			wantNext:    late.Add(-time.Second).Add(scanTimeout),
 		},
@@ -322,7 +322,7 @@ func TestRun(t *testing.T) {
 			},
 			wantPhase: running, wantReason: v1alpha1.ReasonRunning,
 			wantMessage: "0 of 1 node scanned; 1 scanning",
-			wantPlaces:  map[string]Place{"a": Scanning},
+			wantPlaces:  map[string]Place{"a": PlaceScanning},
 			wantNext:    late,
 		},
 		"a node that another policy took over before drops out": {
@@ -333,7 +333,7 @@ func TestRun(t *testing.T) {
 			},
 			wantPhase: complete, wantReason: v1alpha1.ReasonAllNodesDone,
 			wantMessage: "1 of 1 node scanned: no patch is missing",
-			wantPlaces:  map[string]Place{"a": Done},
+			wantPlaces:  map[string]Place{"a": PlaceDone},
 		},
 		"the task's nodeSelector narrows the policy's nodes": {
 			nodes: []string{"a", "b"},
@@ -343,7 +343,7 @@ func TestRun(t *testing.T) {
 			},
 			wantPhase: running, wantReason: v1alpha1.ReasonRunning,
 			wantMessage:  "0 of 1 node scanned; 1 scanning",
-			wantPlaces:   map[string]Place{"b": Scanning},
+			wantPlaces:   map[string]Place{"b": PlaceScanning},
 			wantAssigned: []string{"b"},
 			wantNext:     epoch.Add(time.Minute + scanTimeout),
 		},
@@ -355,7 +355,7 @@ func TestRun(t *testing.T) {
 			},
 			wantPhase: running, wantReason: v1alpha1.ReasonRunning,
 			wantMessage: "0 of 2 nodes scanned; 1 scanning; 1 waiting (b PolicySuspended)",
-			wantPlaces:  map[string]Place{"a": Scanning, "b": Pending},
+			wantPlaces:  map[string]Place{"a": PlaceScanning, "b": PlacePending},
 			wantReasons: map[string]string{"b": v1alpha1.ReasonPolicySuspended},
 			wantNext:    late,
 		},
@@ -370,7 +370,7 @@ func TestRun(t *testing.T) {
 			},
 			wantPhase: failed, wantReason: v1alpha1.ReasonDeadlineExceeded,
 			wantMessage:  "The deadline of 10m passed: 1 of 3 nodes scanned: 1 patch missing, none of them security; 2 not scanned",
-			wantPlaces:   map[string]Place{"a": Done, "b": Pending, "c": Pending},
+			wantPlaces:   map[string]Place{"a": PlaceDone, "b": PlacePending, "c": PlacePending},
 			wantWithdraw: []string{"b"},
 		},
 		"the deadline is looked at in time": {
@@ -380,7 +380,7 @@ func TestRun(t *testing.T) {
 			},
 			wantPhase: running, wantReason: v1alpha1.ReasonRunning,
 			wantMessage:  "0 of 1 node scanned; 1 scanning",
-			wantPlaces:   map[string]Place{"a": Scanning},
+			wantPlaces:   map[string]Place{"a": PlaceScanning},
 			wantAssigned: []string{"a"},
 			wantNext:     epoch.Add(10 * time.Minute),
 		},
@@ -392,7 +392,7 @@ func TestRun(t *testing.T) {
 			},
 			wantPhase: failed, wantReason: v1alpha1.ReasonPolicyDeleted,
 			wantMessage:  "The policy workers was deleted during the run: 0 of 1 node scanned; 1 not scanned",
-			wantPlaces:   map[string]Place{"a": Pending},
+			wantPlaces:   map[string]Place{"a": PlacePending},
 			wantWithdraw: []string{"a"},
 		},
 		"a person stops it": {
@@ -404,7 +404,7 @@ func TestRun(t *testing.T) {
 			},
 			wantPhase: stopped, wantReason: v1alpha1.ReasonStopped,
 			wantMessage:  "Stopped (wrong cluster): 1 of 2 nodes scanned: 1 patch missing, 1 of them security; 1 not scanned",
-			wantPlaces:   map[string]Place{"a": Done, "b": Pending},
+			wantPlaces:   map[string]Place{"a": PlaceDone, "b": PlacePending},
 			wantWithdraw: []string{"b"},
 		},
 		"a person stops it without a word": {
@@ -412,7 +412,7 @@ func TestRun(t *testing.T) {
 			change:    func(in *Input) { in.Task.Annotations = map[string]string{v1alpha1.StopAnnotation: " "} },
 			wantPhase: stopped, wantReason: v1alpha1.ReasonStopped,
 			wantMessage: "Stopped (no reason given): 0 of 1 node scanned; 1 not scanned",
-			wantPlaces:  map[string]Place{"a": Pending},
+			wantPlaces:  map[string]Place{"a": PlacePending},
 		},
 	}
 	for name, test := range tests {
@@ -433,7 +433,7 @@ func TestRun(t *testing.T) {
 			var assigned, withdrawn []string
 			for _, node := range plan.Nodes {
 				places[node.Name] = node.Place
-				if node.Reason != "" && (node.Place != Pending || !plan.Ended()) {
+				if node.Reason != "" && (node.Place != PlacePending || !plan.Ended()) {
 					reasons[node.Name] = node.Reason
 				}
 				if node.Assign != nil {

@@ -97,15 +97,15 @@ func (p *Plan) Counts() v1alpha1.TaskNodeCounts {
 	counts := v1alpha1.TaskNodeCounts{Total: int32(len(p.Nodes))}
 	for i := range p.Nodes {
 		switch p.Nodes[i].Place {
-		case Pending:
+		case PlacePending:
 			counts.Pending++
-		case Scanning:
+		case PlaceScanning:
 			counts.Scanning++
-		case Done:
+		case PlaceDone:
 			counts.Done++
-		case Failed:
+		case PlaceFailed:
 			counts.Failed++
-		case Unreachable:
+		case PlaceUnreachable:
 			counts.Unreachable++
 		}
 	}
@@ -141,7 +141,7 @@ func (p *Plan) Failures() []v1alpha1.NodeFailure {
 	var failures []v1alpha1.NodeFailure
 	for i := range p.Nodes {
 		node := &p.Nodes[i]
-		if node.Place != Failed && node.Place != Unreachable {
+		if node.Place != PlaceFailed && node.Place != PlaceUnreachable {
 			continue
 		}
 		failures = append(failures, v1alpha1.NodeFailure{
@@ -211,7 +211,7 @@ func (p *Plan) waiting(pending int) string {
 	var named []string
 	for i := range p.Nodes {
 		node := &p.Nodes[i]
-		if node.Place == Pending && len(named) < waitersShown {
+		if node.Place == PlacePending && len(named) < waitersShown {
 			named = append(named, node.Name+" "+node.Reason)
 		}
 	}

@@ -1,0 +1,253 @@
+package task
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	testingclock "k8s.io/utils/clock/testing"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
+
+	"github.com/nodepatch/nodepatch/api/patchlog"
+	"github.com/nodepatch/nodepatch/api/v1alpha1"
+)
+
+// mishap is what happens to one write of the manager.
+type mishap string
+
+const (
+	none         mishap = "no mishap"
+	killedBefore mishap = "the manager is killed before it"
+	killedAfter  mishap = "the manager is killed after it"
+	refused      mishap = "the API server refuses it"
+	conflict     mishap = "somebody else wrote first"
+	answerLost   mishap = "it succeeds and the answer is lost"
+)
+
+var errKilled = errors.New("this process was killed")
+
+// process is a manager's life: every write of it goes through here, and after
+// it was killed it neither writes nor reads.
+type process struct {
+	mutex  sync.Mutex
+	at     int
+	mishap mishap
+	writes int
+	what   string
+	killed bool
+	given  map[string]int
+}
+
+func (p *process) write(what string, do func() error) error {
+	p.mutex.Lock()
+	defer p.mutex.Unlock()
+	if p.killed {
+		return errKilled
+	}
+	p.writes++
+	if p.writes-1 != p.at || p.mishap == none {
+		return do()
+	}
+	p.what = what
+	switch p.mishap {
+	case killedBefore:
+		p.killed = true
+		return errKilled
+	case killedAfter:
+		p.killed = true
+		return errors.Join(do(), errKilled)
+	case refused:
+		return apierrors.NewInternalError(errors.New("etcdserver: no leader"))
+	case conflict:
+		return apierrors.NewConflict(schema.GroupResource{Resource: "things"}, what, errors.New("modified"))
+	default:
+		return errors.Join(do(), apierrors.NewTimeoutError("the answer was lost", 1))
+	}
+}
+
+func (p *process) read(do func() error) error {
+	p.mutex.Lock()
+	defer p.mutex.Unlock()
+	if p.killed {
+		return errKilled
+	}
+	return do()
+}
+
+// Write is the patch log of the process.
+func (p *process) Write(ctx context.Context, entry patchlog.Entry) error {
+	return p.write("entry "+entry.Reason, func() error { return events.Write(ctx, entry) })
+}
+
+// client is the API server as the process sees it.
+func (p *process) client() client.Client {
+	base, err := client.NewWithWatch(server.Config, client.Options{Scheme: admin.Scheme()})
+	Expect(err).NotTo(HaveOccurred())
+	return interceptor.NewClient(base, interceptor.Funcs{
+		Get: func(ctx context.Context, c client.WithWatch, key client.ObjectKey, object client.Object, options ...client.GetOption) error {
+			return p.read(func() error { return c.Get(ctx, key, object, options...) })
+		},
+		List: func(ctx context.Context, c client.WithWatch, list client.ObjectList, options ...client.ListOption) error {
+			return p.read(func() error { return c.List(ctx, list, options...) })
+		},
+		Patch: func(ctx context.Context, c client.WithWatch, object client.Object, patch client.Patch, options ...client.PatchOption) error {
+			return p.write("assignment "+object.GetName(), func() error {
+				err := c.Patch(ctx, object, patch, options...)
+				if assignment, ok := object.(*v1alpha1.PatchAssignment); ok && err == nil && assignment.Spec.Operation != nil {
+					p.given[object.GetName()]++
+				}
+				return err
+			})
+		},
+		SubResourcePatch: func(ctx context.Context, c client.Client, subresource string, object client.Object, patch client.Patch, options ...client.SubResourcePatchOption) error {
+			return p.write("status "+object.GetName(), func() error {
+				return c.SubResource(subresource).Patch(ctx, object, patch, options...)
+			})
+		},
+	})
+}
+
+// ending is what there is to see after a run.
+type ending struct {
+	Phase      v1alpha1.TaskPhase
+	Message    string
+	Nodes      v1alpha1.TaskNodeCounts
+	Failures   []v1alpha1.NodeFailure
+	Conditions []string
+	Log        []string
+	Events     []string
+	Operations map[string]bool
+	Given      map[string]int
+}
+
+// takeThrough takes a task through a scan that one node ends, one fails, one does not
+// answer and to which one stays away; the write of the number goes wrong.
+func takeThrough(number int, mishap mishap) (ending, *process) {
+	GinkgoHelper()
+	addPolicy("workers")
+	addNodes("away", "done", "failed", "silent")
+	notReady("away")
+	addTask("scan-now", parallel(2))
+	clock := testingclock.NewFakePassiveClock(time.Now().Truncate(time.Second))
+	given := map[string]int{}
+	victim := &process{at: number, mishap: mishap, given: given}
+	r := &Reconciler{Client: victim.client(), Log: victim, Clock: clock}
+	current := victim
+
+	for range 200 {
+		task := taskNow("scan-now")
+		if task.Finished() {
+			break
+		}
+		if current.killed {
+			current = &process{mishap: none, given: given}
+			r = &Reconciler{Client: current.client(), Log: current, Clock: clock}
+		}
+		result, err := r.Reconcile(ctx, requestFor("scan-now"))
+		switch {
+		case err != nil:
+			Expect(current.mishap).NotTo(Equal(none), "%v", err)
+			clock.SetTime(clock.Now().Add(time.Second))
+		default:
+			clock.SetTime(clock.Now().Add(min(result.RequeueAfter, time.Hour)))
+		}
+		for node, outcome := range map[string]v1alpha1.Step{"done": v1alpha1.StepDone, "failed": v1alpha1.StepFailed} {
+			if assignment := assignmentNow(node); assignment.Spec.Operation != nil && assignment.Status.Agent == nil {
+				answer(node, outcome, 3)
+			}
+		}
+	}
+	task := taskNow("scan-now")
+	end := ending{
+		Phase: task.Status.Phase, Message: task.Status.Message, Nodes: *task.Status.Nodes,
+		Failures: task.Status.Failures, Log: logged(task), Events: written(),
+		Operations: map[string]bool{}, Given: given,
+	}
+	slices.Sort(end.Log)
+	for _, condition := range task.Status.Conditions {
+		end.Conditions = append(end.Conditions, fmt.Sprintf("%s=%s %s", condition.Type, condition.Status, condition.Reason))
+	}
+	for _, node := range []string{"away", "done", "failed", "silent"} {
+		end.Operations[node] = assignmentNow(node).Spec.Operation != nil
+	}
+	removeAll()
+	return end, victim
+}
+
+var _ = Describe("A manager that dies, or whose API server does", func() {
+	It("ends a run as if nothing had happened, whichever write it happens to", func() {
+		want, process := takeThrough(0, none)
+		Expect(want.Phase).To(Equal(v1alpha1.TaskFailed))
+		Expect(want.Nodes).To(Equal(v1alpha1.TaskNodeCounts{Total: 4, Done: 1, Failed: 2, Unreachable: 1}))
+		Expect(want.Given).To(Equal(map[string]int{"done": 1, "failed": 1, "silent": 1}))
+		Expect(want.Operations).To(Equal(map[string]bool{"away": false, "done": true, "failed": true, "silent": false}))
+		Expect(want.Events).To(Equal([]string{
+			"NodeTimedOut silent", "NodeUnreachable away", "TaskFailed", "TaskStarted",
+		}))
+		Expect(process.writes).To(BeNumerically(">", 8))
+
+		var points []string
+		for number := range process.writes {
+			for _, mishap := range []mishap{killedBefore, killedAfter, refused, conflict, answerLost} {
+				got, victim := takeThrough(number, mishap)
+				point := fmt.Sprintf("write %d (%s): %s", number, victim.what, mishap)
+				points = append(points, point)
+				Expect(victim.what).NotTo(BeEmpty(), point)
+				Expect(got).To(Equal(want), point)
+			}
+		}
+		AddReportEntry("points", strings.Join(points, "\n"))
+	})
+
+	It("sees the answer that comes while it gives a node up", func() {
+		addPolicy("workers")
+		addNodes("a")
+		addTask("scan-now")
+		r, clock := newReconciler()
+		step(r, clock, 0, "scan-now")
+		base, err := client.NewWithWatch(server.Config, client.Options{Scheme: admin.Scheme()})
+		Expect(err).NotTo(HaveOccurred())
+		r.Client = interceptor.NewClient(base, interceptor.Funcs{
+			Patch: func(ctx context.Context, c client.WithWatch, object client.Object, patch client.Patch, options ...client.PatchOption) error {
+				answer("a", v1alpha1.StepDone, 6)
+				return c.Patch(ctx, object, patch, options...)
+			},
+		})
+		step(r, clock, 31*time.Minute, "scan-now")
+		Expect(taskNow("scan-now").Status.Phase).To(Equal(v1alpha1.TaskComplete))
+		Expect(written()).To(Equal([]string{"TaskFinished", "TaskStarted"}))
+		Expect(assignmentNow("a").Spec.Operation).NotTo(BeNil())
+	})
+
+	It("does not overwrite another task that came first", func() {
+		addPolicy("workers")
+		addNodes("a")
+		addTask("first")
+		addTask("second")
+		r, clock := newReconciler()
+		base, err := client.NewWithWatch(server.Config, client.Options{Scheme: admin.Scheme()})
+		Expect(err).NotTo(HaveOccurred())
+		inner, _ := newReconciler()
+		inner.Clock = clock
+		once := sync.Once{}
+		r.Client = interceptor.NewClient(base, interceptor.Funcs{
+			Patch: func(ctx context.Context, c client.WithWatch, object client.Object, patch client.Patch, options ...client.PatchOption) error {
+				once.Do(func() { step(inner, clock, 0, "second") })
+				return c.Patch(ctx, object, patch, options...)
+			},
+		})
+		step(r, clock, 0, "first")
+		Expect(assignmentNow("a").Spec.Operation.Task).To(Equal("second"))
+		step(r, clock, 2*time.Second, "first")
+		Expect(taskNow("first").Status.Message).To(Equal("0 of 1 node scanned; 1 waiting (a Busy)"))
+	})
+})
