@@ -42,6 +42,9 @@ func build(ctx context.Context, log io.Writer) (parts, error) {
 	if err := goBuild(ctx, checkout, log, pause, "./hack/image/pause"); err != nil {
 		return parts{}, err
 	}
+	if _, err := roots.Debian(ctx, log); err != nil {
+		return parts{}, err
+	}
 	if newer(p.pauseImage, pause) {
 		return p, nil
 	}

@@ -91,7 +91,7 @@ func Start(ctx context.Context, options Options) (*Cluster, error) {
 		return nil, err
 	}
 	c := open(reserved)
-	err = errors.Join(c.addImage(parts.pauseImage), c.launch(parts, lock, options.Log), lock.Close())
+	err = errors.Join(c.addImage(parts.pauseImage), c.launch(ctx, parts, lock, options.Log), lock.Close())
 	if err == nil {
 		err = c.waitForNodes(ctx, options.Log)
 	}
@@ -141,7 +141,7 @@ func Supported() error {
 }
 
 // launch starts the supervisor and returns when it says that every machine is on.
-func (c *Cluster) launch(parts parts, lock *os.File, log io.Writer) error {
+func (c *Cluster) launch(ctx context.Context, parts parts, lock *os.File, log io.Writer) error {
 	logFile, err := os.Create(directory(c.Dir).log("supervisor"))
 	if err != nil {
 		return err
@@ -165,6 +165,7 @@ func (c *Cluster) launch(parts parts, lock *os.File, log io.Writer) error {
 		return fmt.Errorf("start the supervisor: %w", err)
 	}
 	c.supervisor = cmd
+	defer context.AfterFunc(ctx, func() { _ = cmd.Process.Signal(syscall.SIGTERM) })()
 	if _, err := io.Copy(log, progress); err != nil {
 		return err
 	}

@@ -62,6 +62,8 @@ func (s *supervisor) provision(layer *roots.Layer, i int) error {
 	w.embedded("kubelet.yaml", "/etc/kubernetes/kubelet.yaml", 0o644)
 	w.file("/etc/kubernetes/ca.crt", string(s.authority.pem), 0o644)
 
+	w.hosts(s.record)
+
 	const system = "/etc/systemd/system/"
 	for _, unit := range []string{"machine-setup.service", "containerd.service", "kubelet.service"} {
 		w.link("../"+unit, system+"multi-user.target.wants/"+unit)
@@ -143,6 +145,20 @@ func (w *writer) link(target, path string) {
 		}
 		return os.Symlink(target, path)
 	})
+}
+
+// hosts adds the machines' names to the host's list of names.
+func (w *writer) hosts(r record) {
+	content, err := os.ReadFile(filepath.Join(w.root, "etc/hosts"))
+	if err != nil {
+		w.err = errors.Join(w.err, err)
+		return
+	}
+	text := strings.TrimRight(string(content), "\n") + "\n"
+	for i := 1; i <= r.Machines; i++ {
+		text += fmt.Sprintf("%s %s\n", r.Number.machine(i), nodeName(i))
+	}
+	w.file("/etc/hosts", text, 0o644)
 }
 
 func (w *writer) do(path string, write func(path string) error) {

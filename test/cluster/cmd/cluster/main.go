@@ -19,7 +19,8 @@ import (
 
 const usage = `Usage: cluster [-dir DIR] COMMAND
 
-  up [-machines N]          start a cluster that stays until "down", 2 machines by default
+  up [-machines N]          start a cluster that stays until "down", 2 machines by default, or
+                            leave the one that runs as it is
   down                      stop it and remove everything but its logs
   load ARCHIVE              load an image archive into all machines
   list                      list the machines
@@ -119,6 +120,17 @@ func up(ctx context.Context, dir string, args []string) error {
 	flags := flag.NewFlagSet("up", flag.ExitOnError)
 	machines := flags.Int("machines", 2, "`number` of machines")
 	_ = flags.Parse(args) // exits on error
+	if c, err := cluster.Attach(dir); err == nil {
+		running, err := c.Machines(ctx)
+		if err != nil {
+			return err
+		}
+		if len(running) != *machines {
+			return fmt.Errorf("a cluster of %d machines runs in %s already: stop it first with \"make cluster-down\"", len(running), c.Dir)
+		}
+		fmt.Printf("The cluster of %s runs already\n", c.Dir)
+		return nil
+	}
 	c, err := cluster.Start(ctx, cluster.Options{Dir: dir, Machines: *machines, Detached: true, Log: os.Stdout})
 	if err != nil {
 		return err
