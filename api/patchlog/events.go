@@ -72,7 +72,6 @@ func NewRESTClient(config *rest.Config) (rest.Interface, error) {
 	scheme := runtime.NewScheme()
 	version := schema.GroupVersion{Version: "v1"}
 	metav1.AddToGroupVersion(scheme, version)
-	scheme.AddUnversionedTypes(version, &metav1.Status{})
 
 	config = rest.CopyConfig(config)
 	config.APIPath = "/api"

@@ -18,6 +18,9 @@ import (
 // if JSON writes each byte of its message with six.
 const maxLine = 256 << 10
 
+// maxSequence is one that no host reaches; a higher one was never written here.
+const maxSequence = 1 << 62
+
 // cursor is the file that says what the API server has acknowledged.
 type cursor struct {
 	Sequence uint64 `json:"sequence"`
@@ -127,7 +130,7 @@ func readLine(reader *bufio.Reader) (line, int64, error) {
 		break
 	}
 	var l line
-	if err := json.Unmarshal(text, &l); err != nil || l.Sequence == 0 || l.validate() != nil {
+	if err := json.Unmarshal(text, &l); err != nil || l.Sequence == 0 || l.Sequence > maxSequence || l.validate() != nil {
 		return line{}, size, errNotALine
 	}
 	return l, size, nil
@@ -196,7 +199,7 @@ func readCursor(path string) (uint64, error) {
 		return 0, err
 	}
 	var c cursor
-	if err := json.Unmarshal(data, &c); err != nil {
+	if err := json.Unmarshal(data, &c); err != nil || c.Sequence > maxSequence {
 		klog.ErrorS(err, "Cannot read what the API server has of the patch log, sending all of it again", "path", path)
 		return 0, nil
 	}

@@ -106,12 +106,12 @@ func (s *Server) CreateNode(ctx context.Context, name string, labels map[string]
 }
 
 // AgentConfig is the configuration of the agent of a node: it holds the token that the agent's pod there
-// gets, with the node's name in it. It makes the node and the pod if need be. Install comes first.
+// gets, with the node's name in it. It makes the pod, and the node if need be. Install comes first.
 func (s *Server) AgentConfig(ctx context.Context, node string) (*rest.Config, error) {
 	if _, err := s.CreateNode(ctx, node, nil); err != nil {
 		return nil, err
 	}
-	pod, err := s.createPod(ctx, "nodepatch-agent-"+node, node)
+	pod, err := s.AgentPod(ctx, node)
 	if err != nil {
 		return nil, err
 	}
@@ -146,29 +146,21 @@ func (s *Server) AccountConfig(ctx context.Context, account string, pod *corev1.
 	return config, nil
 }
 
-// AgentPod creates a pod of the agent that is not on a node yet.
-func (s *Server) AgentPod(ctx context.Context, name string) (*corev1.Pod, error) {
-	return s.createPod(ctx, name, "")
-}
-
-func (s *Server) createPod(ctx context.Context, name, node string) (*corev1.Pod, error) {
+// AgentPod creates a pod of the agent on a node, or one that is on none yet if node is empty.
+func (s *Server) AgentPod(ctx context.Context, node string) (*corev1.Pod, error) {
 	admin, err := Client(s.Config)
 	if err != nil {
 		return nil, err
 	}
 	pod := &corev1.Pod{
-		ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: Namespace},
+		ObjectMeta: metav1.ObjectMeta{GenerateName: "nodepatch-agent-", Namespace: Namespace},
 		Spec: corev1.PodSpec{
 			NodeName:           node,
 			ServiceAccountName: AgentAccount,
 			Containers:         []corev1.Container{{Name: "agent", Image: "nodepatch:dev"}},
 		},
 	}
-	err = admin.Create(ctx, pod)
-	if apierrors.IsAlreadyExists(err) {
-		err = admin.Get(ctx, client.ObjectKeyFromObject(pod), pod)
-	}
-	if err != nil {
+	if err := admin.Create(ctx, pod); err != nil {
 		return nil, fmt.Errorf("creating the agent's pod: %w", err)
 	}
 	return pod, nil
