@@ -159,7 +159,7 @@ func (r *Objects) create(ctx context.Context, wanted client.Object) error {
 	if err := r.Client.Create(ctx, wanted, client.FieldOwner(v1alpha1.ManagerFieldOwner)); err != nil {
 		return err
 	}
-	klog.FromContext(ctx).V(4).Info("Made an object of a node", "kind", kind(wanted), "node", wanted.GetName())
+	klog.FromContext(ctx).V(4).Info("Made an object of a node", "kind", kind(wanted), "node", klog.KRef("", wanted.GetName()))
 	return nil
 }
 
@@ -218,6 +218,6 @@ func (r *Objects) delete(ctx context.Context, object client.Object, condition cl
 	if err := client.IgnoreNotFound(r.Client.Delete(ctx, object, condition)); err != nil {
 		return err
 	}
-	klog.FromContext(ctx).V(4).Info("Deleted an object of a node", "kind", kind(object), "node", object.GetName())
+	klog.FromContext(ctx).V(4).Info("Deleted an object of a node", "kind", kind(object), "node", klog.KRef("", object.GetName()))
 	return nil
 }

@@ -8,6 +8,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
+
 	// The image has no time zone files, and policies name time zones.
 	_ "time/tzdata"
 

@@ -1,7 +1,6 @@
 package policy
 
 import (
-	"fmt"
 	"testing"
 	"time"
 
@@ -203,27 +202,5 @@ func TestGovernReportsAnInvalidSelector(t *testing.T) {
 	}
 	if got.Governor["n"] != "all" {
 		t.Errorf("the node is governed by %q, and not by the policy that is valid", got.Governor["n"])
-	}
-}
-
-func BenchmarkGovern(b *testing.B) {
-	var policies []v1alpha1.PatchPolicy
-	for i := range 20 {
-		// Four policies share each priority, and all select the same nodes.
-		policies = append(policies, newPolicy(fmt.Sprintf("policy-%d", i),
-			map[string]string{"pool": "workers"}, priority(int32(i/4))))
-	}
-	var nodes []corev1.Node
-	for i := range 5000 {
-		nodes = append(nodes, newNode(fmt.Sprintf("node-%04d", i), map[string]string{
-			corev1.LabelOSStable: "linux", corev1.LabelArchStable: "amd64", corev1.LabelHostname: fmt.Sprint(i),
-			corev1.LabelTopologyZone: "z1", "pool": "workers",
-		}))
-	}
-	b.ReportAllocs()
-	for b.Loop() {
-		if len(Govern(policies, nodes).Governor) != len(nodes) {
-			b.Fatal("a node is not governed")
-		}
 	}
 }

@@ -142,10 +142,11 @@ func noNodes(o observation) (verdict, bool) {
 	if len(o.members().Selected) > 0 {
 		return verdict{}, false
 	}
-	return verdict{
-		reason:  v1alpha1.ReasonNoNodes,
-		message: "No Linux node has the labels of spec.nodeSelector: " + metav1.FormatLabelSelector(o.policy.Spec.NodeSelector),
-	}, true
+	message := "The cluster has no Linux node"
+	if selector := o.policy.Spec.NodeSelector; selector != nil && len(selector.MatchLabels)+len(selector.MatchExpressions) > 0 {
+		message = "No Linux node has the labels of spec.nodeSelector: " + metav1.FormatLabelSelector(selector)
+	}
+	return verdict{reason: v1alpha1.ReasonNoNodes, message: message}, true
 }
 
 func overruled(o observation) (verdict, bool) {
