@@ -102,7 +102,11 @@ func run(signals context.Context, o options, logger *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	defer stopServing()
+	defer func() {
+		if err := stopServing(); err != nil {
+			logger.Error("Probes were not answered", "error", err)
+		}
+	}()
 
 	ready.wait("another agent of this node has not ended yet")
 	unlock, err := h.Lock(ctx, func() { logger.Info("Waiting for another agent of this node to end") })

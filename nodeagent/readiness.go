@@ -30,8 +30,8 @@ func (r *readiness) ServeHTTP(w http.ResponseWriter, _ *http.Request) {
 // shutdownTimeout is what the server gets to answer its last probes.
 const shutdownTimeout = 2 * time.Second
 
-// serve answers probes until the returned function is called.
-func (r *readiness) serve(address string) (stop func(), err error) {
+// serve answers probes until the returned function is called, which says whether it could.
+func (r *readiness) serve(address string) (stop func() error, err error) {
 	listener, err := net.Listen("tcp", address)
 	if err != nil {
 		return nil, fmt.Errorf("listen for probes: %w", err)
@@ -42,12 +42,15 @@ func (r *readiness) serve(address string) (stop func(), err error) {
 	server := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute}
 	failed := make(chan error, 1)
 	go func() { failed <- server.Serve(listener) }()
-	return func() {
+	return func() error {
 		ctx, cancel := context.WithTimeout(context.Background(), shutdownTimeout)
 		defer cancel()
-		if err := server.Shutdown(ctx); err != nil && !errors.Is(err, http.ErrServerClosed) {
-			_ = server.Close()
+		if err := server.Shutdown(ctx); err != nil {
+			_ = server.Close() // a probe that hangs is cut off
 		}
-		<-failed
+		if err := <-failed; !errors.Is(err, http.ErrServerClosed) {
+			return fmt.Errorf("serve probes: %w", err)
+		}
+		return nil
 	}, nil
 }

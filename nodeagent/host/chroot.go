@@ -111,11 +111,16 @@ func startTime(pid int) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	// The second field is the program's name in brackets and may hold anything, also spaces and brackets.
-	_, rest, ok := strings.Cut(string(b[strings.LastIndexByte(string(b), ')')+1:]), " ")
-	fields := strings.Fields(rest)
-	if !ok || len(fields) < 20 {
-		return "", fmt.Errorf("/proc/%d/stat has an unknown format", pid)
+	return parseStartTime(string(b))
+}
+
+// parseStartTime finds the field by the last bracket: the second field is the program's name in brackets and may hold
+// anything, also spaces and brackets.
+func parseStartTime(stat string) (string, error) {
+	end := strings.LastIndexByte(stat, ')')
+	fields := strings.Fields(stat[end+1:])
+	if end < 0 || len(fields) < 20 {
+		return "", fmt.Errorf("unknown format of /proc/PID/stat: %q", stat)
 	}
 	if fields[0] == "Z" || fields[0] == "X" {
 		return "", os.ErrProcessDone

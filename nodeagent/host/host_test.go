@@ -415,6 +415,30 @@ func TestPrune(t *testing.T) {
 	}
 }
 
+func FuzzStartTime(f *testing.F) {
+	self, err := os.ReadFile("/proc/self/stat")
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(string(self))
+	f.Add("1 (a b) c) S 0 1 1 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 4711 9")
+	f.Fuzz(func(t *testing.T, stat string) {
+		began, err := parseStartTime(stat)
+		if err == nil && (began == "" || strings.ContainsAny(began, " \n")) {
+			t.Errorf("Start time %q in %q", began, stat)
+		}
+	})
+}
+
+func TestStartTime(t *testing.T) {
+	const rest = " 0 1 1 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 4711 9"
+	for stat, want := range map[string]string{"1 (a b) c) S" + rest: "4711", "1 (Z) Z" + rest: "", "1 (a) S 0 1": "", "": ""} {
+		if got, err := parseStartTime(stat); got != want || (err == nil) != (want != "") {
+			t.Errorf("%q: %q, %v", stat, got, err)
+		}
+	}
+}
+
 func BenchmarkChroot(b *testing.B) { benchmarkRun(b, newChroot(b)) }
 
 // benchmarkRun is what a command costs beyond its own time.

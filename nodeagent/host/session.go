@@ -2,8 +2,6 @@ package host
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -75,7 +73,7 @@ func (s *Session) Discard(ctx context.Context) error {
 	for _, a := range old {
 		_, done, err := a.exitCode()
 		if a.BootID == s.boot && (!done || err != nil) {
-			if err := s.host.backend.stop(ctx, a); err != nil {
+			if err := s.stop(ctx, a); err != nil {
 				errs = append(errs, fmt.Errorf("stop %s of an earlier agent: %w", a.Name, err))
 				continue
 			}
@@ -234,7 +232,7 @@ func (s *Session) ended(ctx context.Context, a *attempt, reason string) (package
 		return s.result(a, code)
 	}
 	// A failed unit makes the host "degraded" until it is removed.
-	if err := s.host.backend.stop(ctx, a); err != nil {
+	if err := s.stop(ctx, a); err != nil {
 		reason += "; " + err.Error()
 	}
 	started, err := a.started()
@@ -262,48 +260,14 @@ func (s *Session) abandon(ctx context.Context, a *attempt) {
 	if errors.Is(context.Cause(ctx), ErrDetach) {
 		return
 	}
-	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*stopTimeout)
-	defer cancel()
 	// If it cannot be killed it is left to itself: the commands that may be cancelled change nothing that a later run
 	// of theirs does not put right.
-	_ = s.host.backend.stop(stop, a)
+	_ = s.stop(ctx, a)
 }
 
-// validName accepts what is safe in both a path and a unit's name.
-func validName(name string) error {
-	ok := name != "" && len(name) <= 100 && name[0] != '.'
-	for _, r := range name {
-		ok = ok && (r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '-' || r == '.')
-	}
-	if !ok {
-		return fmt.Errorf("%q cannot name an operation, a step or a command", name)
-	}
-	return nil
-}
-
-// environment is what every command gets, with the command's own variables in place of those of the same name: systemd
-// refuses an environment that names one twice.
-func environment(own []string) []string {
-	env := []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "LC_ALL=C.UTF-8"}
-	for _, variable := range own {
-		name, _, _ := strings.Cut(variable, "=")
-		env = slices.DeleteFunc(env, func(v string) bool { return strings.HasPrefix(v, name+"=") })
-		env = append(env, variable)
-	}
-	return env
-}
-
-func scanNumber(name string, n *int) bool {
-	number, _, ok := strings.Cut(name, "-")
-	if !ok {
-		return false
-	}
-	_, err := fmt.Sscanf(number, "%04d", n)
-	return err == nil
-}
-
-func random() string {
-	var b [6]byte
-	_, _ = rand.Read(b[:]) // never fails (crypto/rand)
-	return hex.EncodeToString(b[:])
+// stop kills a command also after its context has ended, and does not wait for ever for a host that does not answer.
+func (s *Session) stop(ctx context.Context, a *attempt) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*stopTimeout)
+	defer cancel()
+	return s.host.backend.stop(ctx, a)
 }

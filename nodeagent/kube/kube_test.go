@@ -50,6 +50,13 @@ func run(m *testing.M) int {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
+	// For a moment after a kind is made, the API server does not serve it.
+	for deadline := time.Now().Add(30 * time.Second); admin.List(context.Background(), &v1alpha1.PatchAssignmentList{}) != nil; time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			fmt.Fprintln(os.Stderr, "PatchAssignments are not served")
+			return 1
+		}
+	}
 	return m.Run()
 }
 
