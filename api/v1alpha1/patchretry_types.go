@@ -14,7 +14,7 @@ import (
 // +kubebuilder:resource:scope=Cluster,shortName=pr,categories=nodepatch
 // +kubebuilder:printcolumn:name="Counted",type=integer,JSONPath=`.status.counted`,description="Patches with failed attempts"
 // +kubebuilder:printcolumn:name="Blocked",type=integer,JSONPath=`.status.blocked`,description="Patches that used up their retries"
-// +kubebuilder:printcolumn:name="What",type=string,JSONPath=`.status.patches[*].name`,description="Which patches they are"
+// +kubebuilder:printcolumn:name="What",type=string,JSONPath=`.status.summary`,description="Which patches they are"
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
 type PatchRetry struct {
 	metav1.TypeMeta `json:",inline"`
@@ -34,6 +34,11 @@ type PatchRetryStatus struct {
 	// blocked is how many of them used up their retries.
 	// +optional
 	Blocked int32 `json:"blocked,omitempty"`
+	// summary names the patches with failed attempts in one line, the blocked
+	// first: the API server prints but one item of a list in a column.
+	// +optional
+	// +kubebuilder:validation:MaxLength=1024
+	Summary string `json:"summary,omitempty"`
 	// patches with failed attempts. A patch that was installed, or is no
 	// longer offered, loses its entry.
 	// +optional

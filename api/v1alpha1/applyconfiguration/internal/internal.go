@@ -624,6 +624,9 @@ var schemaYAML = typed.YAMLObject(`types:
           keys:
           - name
           - version
+    - name: summary
+      type:
+        scalar: string
 - name: com.github.nodepatch.nodepatch.api.v1alpha1.PatchSelection
   map:
     fields:

@@ -11,6 +11,9 @@ type PatchRetryStatusApplyConfiguration struct {
 	Counted *int32 `json:"counted,omitempty"`
 	// blocked is how many of them used up their retries.
 	Blocked *int32 `json:"blocked,omitempty"`
+	// summary names the patches with failed attempts in one line, the blocked
+	// first: the API server prints but one item of a list in a column.
+	Summary *string `json:"summary,omitempty"`
 	// patches with failed attempts. A patch that was installed, or is no
 	// longer offered, loses its entry.
 	Patches []PatchAttemptsApplyConfiguration `json:"patches,omitempty"`
@@ -37,6 +40,14 @@ func (b *PatchRetryStatusApplyConfiguration) WithCounted(value int32) *PatchRetr
 // If called multiple times, the Blocked field is set to the value of the last call.
 func (b *PatchRetryStatusApplyConfiguration) WithBlocked(value int32) *PatchRetryStatusApplyConfiguration {
 	b.Blocked = &value
+	return b
+}
+
+// WithSummary sets the Summary field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the Summary field is set to the value of the last call.
+func (b *PatchRetryStatusApplyConfiguration) WithSummary(value string) *PatchRetryStatusApplyConfiguration {
+	b.Summary = &value
 	return b
 }
 
