@@ -15,16 +15,11 @@ import (
 
 	"github.com/nodepatch/nodepatch/api/v1alpha1"
 	apply "github.com/nodepatch/nodepatch/api/v1alpha1/applyconfiguration/api/v1alpha1"
+	"github.com/nodepatch/nodepatch/controllers/agents"
 )
 
 // podNodeField is the field by which the agent's pod of a node is found.
 const podNodeField = "spec.nodeName"
-
-// agentLabels are those of the agent's pods.
-var agentLabels = client.MatchingLabels{
-	"app.kubernetes.io/name":      "nodepatch",
-	"app.kubernetes.io/component": "agent",
-}
 
 // Reconciler keeps one node's PatchAssignment.
 type Reconciler struct {
@@ -57,7 +52,7 @@ func (r *Reconciler) reportPresence(ctx context.Context, assignment *v1alpha1.Pa
 		return client.IgnoreNotFound(err)
 	}
 	var pods corev1.PodList
-	err := r.Client.List(ctx, &pods, client.InNamespace(r.Namespace), agentLabels,
+	err := r.Client.List(ctx, &pods, client.InNamespace(r.Namespace), client.MatchingLabels(agents.PodLabels),
 		client.MatchingFields{podNodeField: node.Name})
 	if err != nil {
 		return fmt.Errorf("listing the agent's pods on node %s: %w", node.Name, err)

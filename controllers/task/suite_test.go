@@ -92,7 +92,7 @@ func requestFor(name string) ctrl.Request {
 }
 
 // addPolicy makes a policy that governs the nodes of its name's pool.
-func addPolicy(name string) *v1alpha1.PatchPolicy {
+func addPolicy(name string, change ...func(*v1alpha1.PatchPolicy)) *v1alpha1.PatchPolicy {
 	GinkgoHelper()
 	policy := &v1alpha1.PatchPolicy{
 		ObjectMeta: metav1.ObjectMeta{Name: name},
@@ -100,6 +100,9 @@ func addPolicy(name string) *v1alpha1.PatchPolicy {
 			NodeSelector: &metav1.LabelSelector{MatchLabels: map[string]string{"pool": name}},
 			Tasks:        []v1alpha1.NamedTask{{Name: "scan", Template: v1alpha1.TaskTemplate{Action: v1alpha1.ActionScan}}},
 		},
+	}
+	for _, c := range change {
+		c(policy)
 	}
 	Expect(admin.Create(ctx, policy)).To(Succeed())
 	return policy

@@ -1,0 +1,206 @@
+package assignment
+
+import (
+	"context"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/rest"
+	"k8s.io/utils/ptr"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/config"
+	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
+
+	"github.com/nodepatch/nodepatch/api/v1alpha1"
+	"github.com/nodepatch/nodepatch/controllers/agents"
+	"github.com/nodepatch/nodepatch/test/apiserver"
+)
+
+var (
+	ctx    context.Context
+	server *apiserver.Server
+	admin  client.Client
+	writes requests
+)
+
+func TestAssignment(t *testing.T) {
+	apiserver.Require(t)
+	RegisterFailHandler(Fail)
+	RunSpecs(t, "assignment")
+}
+
+var _ = BeforeSuite(func() {
+	SetDefaultEventuallyTimeout(20 * time.Second)
+	SetDefaultEventuallyPollingInterval(20 * time.Millisecond)
+	ctrl.SetLogger(GinkgoLogr)
+	var cancel context.CancelFunc
+	ctx, cancel = context.WithCancel(context.Background())
+	var err error
+	server, err = apiserver.Start()
+	Expect(err).NotTo(HaveOccurred())
+	DeferCleanup(func() { Expect(server.Stop()).To(Succeed()) })
+	admin, err = apiserver.Client(server.Config)
+	Expect(err).NotTo(HaveOccurred())
+	Expect(admin.Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: apiserver.Namespace}})).To(Succeed())
+
+	counted := rest.CopyConfig(server.Config)
+	counted.Wrap(writes.count)
+	mgr, err := ctrl.NewManager(counted, ctrl.Options{
+		Scheme:  admin.Scheme(),
+		Metrics: metricsserver.Options{BindAddress: "0"},
+		// A panic ends the suite.
+		Controller: config.Controller{RecoverPanic: new(false), SkipNameValidation: new(true)},
+	})
+	Expect(err).NotTo(HaveOccurred())
+	Expect(SetupWithManager(mgr, apiserver.Namespace)).To(Succeed())
+	stopped := make(chan error)
+	go func() { stopped <- mgr.Start(ctx) }()
+	DeferCleanup(func() {
+		cancel()
+		Expect(<-stopped).To(Succeed())
+	})
+})
+
+// Nothing is garbage collected here, so that each spec removes what it made.
+var _ = AfterEach(func() {
+	for _, kind := range []client.Object{&v1alpha1.PatchTask{}, &v1alpha1.PatchAssignment{}, &corev1.Node{}} {
+		Expect(admin.DeleteAllOf(ctx, kind)).To(Succeed())
+	}
+	Expect(admin.DeleteAllOf(ctx, &corev1.Pod{}, client.InNamespace(apiserver.Namespace), client.GracePeriodSeconds(0))).To(Succeed())
+})
+
+// requests counts the writes that the manager asks the API server for.
+type requests struct {
+	mutex sync.Mutex
+	paths []string
+}
+
+func (r *requests) count(next http.RoundTripper) http.RoundTripper {
+	return roundTripper(func(request *http.Request) (*http.Response, error) {
+		if request.Method != http.MethodGet {
+			r.mutex.Lock()
+			r.paths = append(r.paths, request.Method+" "+request.URL.Path)
+			r.mutex.Unlock()
+		}
+		return next.RoundTrip(request)
+	})
+}
+
+// to counts the writes so far to paths that contain a string.
+func (r *requests) to(part string) int {
+	r.mutex.Lock()
+	defer r.mutex.Unlock()
+	found := 0
+	for _, path := range r.paths {
+		if strings.Contains(path, part) {
+			found++
+		}
+	}
+	return found
+}
+
+type roundTripper func(*http.Request) (*http.Response, error)
+
+func (f roundTripper) RoundTrip(request *http.Request) (*http.Response, error) { return f(request) }
+
+// addNode makes a Node that is Ready, with an assignment and the agent's pod.
+func addNode(name string) {
+	GinkgoHelper()
+	_, err := server.CreateNode(ctx, name, nil)
+	Expect(err).NotTo(HaveOccurred())
+	addPod("agent-"+name, name)
+	Expect(admin.Create(ctx, &v1alpha1.PatchAssignment{
+		ObjectMeta: metav1.ObjectMeta{Name: name},
+		Spec:       v1alpha1.PatchAssignmentSpec{Policy: "workers"},
+	})).To(Succeed())
+	Eventually(presence(name)).Should(Equal(v1alpha1.ControllerStatus{Agent: v1alpha1.AgentReady}))
+}
+
+// addPod makes a pod of the agent that is ready.
+func addPod(name, node string) {
+	GinkgoHelper()
+	pod := &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: apiserver.Namespace, Labels: agents.PodLabels},
+		Spec: corev1.PodSpec{
+			NodeName:                      node,
+			Containers:                    []corev1.Container{{Name: "agent", Image: "nodepatch:dev"}},
+			AutomountServiceAccountToken:  ptr.To(false),
+			TerminationGracePeriodSeconds: ptr.To[int64](30),
+		},
+	}
+	Expect(admin.Create(ctx, pod)).To(Succeed())
+	setReady(name, corev1.ConditionTrue)
+}
+
+func setReady(name string, status corev1.ConditionStatus) {
+	GinkgoHelper()
+	pod := &corev1.Pod{}
+	Expect(admin.Get(ctx, client.ObjectKey{Namespace: apiserver.Namespace, Name: name}, pod)).To(Succeed())
+	pod.Status.Phase = corev1.PodRunning
+	pod.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodReady, Status: status}}
+	Expect(admin.Status().Update(ctx, pod)).To(Succeed())
+}
+
+// presence reads what the manager says about a node.
+func presence(node string) func() v1alpha1.ControllerStatus {
+	return func() v1alpha1.ControllerStatus {
+		return ptr.Deref(assignmentNow(node).Status.Controller, v1alpha1.ControllerStatus{})
+	}
+}
+
+func assignmentNow(name string) *v1alpha1.PatchAssignment {
+	GinkgoHelper()
+	assignment := &v1alpha1.PatchAssignment{}
+	Expect(admin.Get(ctx, client.ObjectKey{Name: name}, assignment)).To(Succeed())
+	return assignment
+}
+
+func operationOf(node string) func() *v1alpha1.Operation {
+	return func() *v1alpha1.Operation { return assignmentNow(node).Spec.Operation }
+}
+
+// addTask makes a task that runs.
+func addTask(name string) *v1alpha1.PatchTask {
+	GinkgoHelper()
+	task := &v1alpha1.PatchTask{
+		ObjectMeta: metav1.ObjectMeta{Name: name},
+		Spec:       v1alpha1.PatchTaskSpec{Policy: "workers", Task: "scan"},
+	}
+	Expect(admin.Create(ctx, task)).To(Succeed())
+	return task
+}
+
+// assign gives a node its part of a task.
+func assign(node string, task *v1alpha1.PatchTask) {
+	GinkgoHelper()
+	assignment := assignmentNow(node)
+	assignment.Spec.Operation = &v1alpha1.Operation{
+		ID: string(task.UID), Task: task.Name, Step: v1alpha1.StepScanning,
+		AssignedAt: metav1.Now(), Deadline: metav1.NewTime(time.Now().Add(time.Hour)),
+	}
+	Expect(admin.Update(ctx, assignment)).To(Succeed())
+}
+
+// say writes what the node's agent says about the operation it was given.
+func say(node string, step v1alpha1.Step) {
+	GinkgoHelper()
+	assignment := assignmentNow(node)
+	assignment.Status.Agent = &v1alpha1.AgentStatus{
+		OperationID: assignment.Spec.Operation.ID, Task: assignment.Spec.Operation.Task, Step: step,
+	}
+	Expect(admin.Status().Update(ctx, assignment)).To(Succeed())
+}
+
+func setPhase(task *v1alpha1.PatchTask, phase v1alpha1.TaskPhase) {
+	GinkgoHelper()
+	task.Status.Phase = phase
+	Expect(admin.Status().Update(ctx, task)).To(Succeed())
+}
