@@ -1,0 +1,234 @@
+package api
+
+import (
+	"fmt"
+	"strings"
+
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+)
+
+// store creates a manifest's object with its status, and deletes it at the end of the spec.
+func store(ctx SpecContext, manifest string) *unstructured.Unstructured {
+	GinkgoHelper()
+	wanted := object(manifest)
+	stored := wanted.DeepCopy()
+	Expect(admin.Create(ctx, stored)).To(Succeed())
+	DeferCleanup(func(ctx SpecContext) { Expect(client.IgnoreNotFound(admin.Delete(ctx, stored))).To(Succeed()) })
+	if status, ok := wanted.Object["status"]; ok {
+		stored.Object["status"] = status
+		Expect(admin.Status().Update(ctx, stored)).To(Succeed())
+	}
+	return stored
+}
+
+func named(kind, name, rest string) string {
+	return fmt.Sprintf("apiVersion: nodepatch.io/v1alpha1\nkind: %s\nmetadata: {name: %s}\n%s\n", kind, name, rest)
+}
+
+func kubectl(ctx SpecContext, args ...string) string {
+	GinkgoHelper()
+	out, err := server.Kubectl(ctx, args...)
+	Expect(err).NotTo(HaveOccurred())
+	return out
+}
+
+// cells splits what kubectl prints into rows of cells.
+func cells(table string) [][]string {
+	var rows [][]string
+	for row := range strings.Lines(table) {
+		var cells []string
+		for cell := range strings.SplitSeq(strings.TrimSpace(row), "   ") {
+			if cell = strings.TrimSpace(cell); cell != "" {
+				cells = append(cells, cell)
+			}
+		}
+		rows = append(rows, cells)
+	}
+	return rows
+}
+
+var _ = Describe("the columns of kubectl get", func() {
+	It("say of a report what is missing and why", func(ctx SpecContext) {
+		store(ctx, named("PatchReport", "columns-a", `status:
+  summary: 1 is held, 1 waits for its turn
+  policy: workers
+  agentVersion: v1.2.3
+  os: {name: Debian GNU/Linux 12 (bookworm)}
+  kernel: {running: 6.1.0-37-amd64}
+  counts: {missing: 12, security: 5, blocked: 1, bugfix: 7, enhancement: 0, other: 0, held: 1, keptBack: 0, phased: 0, excluded: 0, installed: 0, failed: 0, critical: 0, important: 0, moderate: 0, low: 0, newPackages: 0, downloadBytes: 100}
+  reboot: {state: Required}
+  scan: {time: "2020-01-01T00:00:00Z"}
+  patchData: {time: "2020-01-01T00:00:00Z"}`))
+		store(ctx, named("PatchReport", "columns-b", ""))
+		rows := cells(kubectl(ctx, "get", "prep", "columns-a", "columns-b"))
+		Expect(rows[0]).To(Equal([]string{"NAME", "OS", "MISSING", "SECURITY", "BLOCKED", "REBOOT", "SCANNED", "DATA", "WHY"}))
+		Expect(rows[1]).To(HaveExactElements("columns-a", "Debian GNU/Linux 12 (bookworm)", "12", "5", "1", "Required", MatchRegexp(`^\d+y`), MatchRegexp(`^\d+y`), "1 is held, 1 waits for its turn"))
+		Expect(rows[2]).To(Equal([]string{"columns-b", "Not scanned yet"}))
+		rows = cells(kubectl(ctx, "get", "prep", "columns-a", "-o", "wide"))
+		Expect(rows[0][9:]).To(Equal([]string{"POLICY", "KERNEL", "AGENT"}))
+		Expect(rows[1][9:]).To(Equal([]string{"workers", "6.1.0-37-amd64", "v1.2.3"}))
+	})
+
+	It("say of a task how it goes", func(ctx SpecContext) {
+		store(ctx, named("PatchTask", "columns", `spec: {policy: workers, task: weekly}
+status:
+  phase: Running
+  message: 3 of 10 nodes done
+  template: {action: Scan}
+  startTime: "2020-01-01T00:00:00Z"
+  nodes: {total: 10, pending: 2, scanning: 3, downloading: 0, waiting: 0, draining: 0, installing: 0, rebooting: 0, verifying: 0, done: 3, failed: 1, unreachable: 1}
+  patches: {missing: 40, security: 4, bugfix: 0, enhancement: 0, other: 36, held: 0, keptBack: 0, phased: 0, excluded: 0, installed: 0, failed: 0, blocked: 0}`))
+		rows := cells(kubectl(ctx, "get", "pt", "columns"))
+		Expect(rows[0]).To(Equal([]string{"NAME", "POLICY", "ACTION", "PHASE", "NODES", "DONE", "FAILED", "UNREACHABLE", "MISSING", "SECURITY", "MESSAGE", "AGE"}))
+		Expect(rows[1]).To(HaveExactElements("columns", "workers", "Scan", "Running", "10", "3", "1", "1", "40", "4", "3 of 10 nodes done", MatchRegexp(`^\d+s$`)))
+		Expect(kubectl(ctx, "get", "pt", "columns", "-o", "wide")).To(And(ContainSubstring("STARTED"), ContainSubstring("FINISHED")))
+	})
+
+	It("say of a policy how many nodes comply", func(ctx SpecContext) {
+		store(ctx, named("PatchPolicy", "columns", `spec: {nodeSelector: {}}
+status:
+  observedGeneration: 1
+  nodes: {selected: 10, governed: 9, scanned: 8, patched: 7, rebootRequired: 6}
+  patches: {missing: 40, security: 4, bugfix: 0, enhancement: 0, other: 36, held: 0, keptBack: 0, phased: 0, excluded: 0, installed: 0, failed: 0, blocked: 0}
+  conditions: [{type: Ready, status: "True", reason: Governing, message: Governs 9 nodes, lastTransitionTime: "2020-01-01T00:00:00Z"}]`))
+		rows := cells(kubectl(ctx, "get", "pp", "columns"))
+		Expect(rows[0]).To(Equal([]string{"NAME", "NODES", "SCANNED", "PATCHED", "SECURITY", "READY", "WHY", "AGE"}))
+		Expect(rows[1]).To(HaveExactElements("columns", "9", "8", "7", "4", "True", "Governs 9 nodes", MatchRegexp(`^\d+s$`)))
+		Expect(cells(kubectl(ctx, "get", "pp", "columns", "-o", "wide"))[0]).To(ContainElement("SUSPENDED"))
+	})
+
+	It("say of a node's retries what is blocked", func(ctx SpecContext) {
+		store(ctx, named("PatchRetry", "columns", `status: {counted: 2, blocked: 1, summary: "openssl, vim"}`))
+		rows := cells(kubectl(ctx, "get", "pr", "columns"))
+		Expect(rows[0]).To(Equal([]string{"NAME", "COUNTED", "BLOCKED", "WHAT", "AGE"}))
+		Expect(rows[1]).To(HaveExactElements("columns", "2", "1", "openssl, vim", MatchRegexp(`^\d+s$`)))
+	})
+
+	It("say of an assignment what the node is doing", func(ctx SpecContext) {
+		store(ctx, named("PatchAssignment", "columns", `spec: {policy: workers, operation: {id: "1", task: weekly, step: Scanning, assignedAt: "2020-01-01T00:00:00Z", deadline: "2020-01-01T00:30:00Z"}}
+status:
+  agent: {task: daily, step: Done, time: "2020-01-01T00:00:00Z", message: 12 patches missing}
+  controller: {agent: Ready, message: Waits for its turn}`))
+		rows := cells(kubectl(ctx, "get", "pa", "columns", "-o", "wide"))
+		Expect(rows[0]).To(Equal([]string{"NAME", "POLICY", "TASK", "ANSWERED", "STEP", "SINCE", "AGENT", "MESSAGE", "WAITS"}))
+		Expect(rows[1]).To(HaveExactElements("columns", "workers", "weekly", "daily", "Done", MatchRegexp(`^\d+y`), "Ready", "12 patches missing", "Waits for its turn"))
+	})
+})
+
+var _ = Describe("the kinds", func() {
+	It("have short names, and a category that lists all of them", func(ctx SpecContext) {
+		store(ctx, named("PatchPolicy", "all", "spec: {nodeSelector: {}}"))
+		store(ctx, named("PatchTask", "all", "spec: {policy: all, task: scan}"))
+		for _, kind := range []string{"PatchReport", "PatchRetry", "PatchAssignment"} {
+			store(ctx, named(kind, "all", ""))
+		}
+		all := []string{
+			"patchpolicy.nodepatch.io/all", "patchtask.nodepatch.io/all", "patchreport.nodepatch.io/all",
+			"patchretry.nodepatch.io/all", "patchassignment.nodepatch.io/all",
+		}
+		Expect(strings.Fields(kubectl(ctx, "get", "pp/all", "pt/all", "prep/all", "pr/all", "pa/all", "-o", "name"))).To(Equal(all))
+		Expect(strings.Fields(kubectl(ctx, "get", "nodepatch", "-o", "name"))).To(ContainElements(all))
+	})
+
+	It("say that nothing was looked at yet", func(ctx SpecContext) {
+		generation := func(o *unstructured.Unstructured) int64 {
+			value, _, _ := unstructured.NestedInt64(o.Object, "status", "observedGeneration")
+			return value
+		}
+		Expect(generation(store(ctx, named("PatchPolicy", "fresh", "spec: {nodeSelector: {}}")))).To(Equal(int64(-1)))
+		Expect(generation(store(ctx, named("PatchTask", "fresh", "spec: {policy: fresh, task: scan}")))).To(Equal(int64(-1)))
+		summary, _, _ := unstructured.NestedString(store(ctx, named("PatchReport", "fresh", "")).Object, "status", "summary")
+		Expect(summary).To(Equal("Not scanned yet"))
+	})
+
+	It("have the documented defaults", func(ctx SpecContext) {
+		policy, err := create(ctx, policyWith("maintenanceWindows: [{schedule: 0 1 * * SAT, duration: 5h}]\ntasks:\n- name: weekly\n  template: {action: Deploy, patches: {}, drain: {}, reboot: {}}"))
+		Expect(err).NotTo(HaveOccurred())
+		Expect(policy.Object["spec"]).To(Equal(map[string]any{
+			"nodeSelector":       map[string]any{},
+			"priority":           int64(0),
+			"suspend":            false,
+			"manualTasks":        "Allowed",
+			"maxScanAge":         "720h",
+			"retryLimits":        map[string]any{"download": int64(11), "install": int64(4)},
+			"history":            map[string]any{"succeeded": int64(3), "failed": int64(3)},
+			"maintenanceWindows": []any{map[string]any{"schedule": "0 1 * * SAT", "duration": "5h", "timeZone": "UTC"}},
+			"tasks": []any{map[string]any{
+				"name": "weekly", "timeZone": "UTC",
+				"template": map[string]any{
+					"action":  "Deploy",
+					"scan":    map[string]any{"timeout": "30m"},
+					"patches": map[string]any{"kubernetesPackages": "Exclude"},
+					"rollout": map[string]any{"maxParallelScans": int64(50), "maxUnavailable": int64(1), "maxFailures": int64(1)},
+					"drain":   map[string]any{"when": "BeforeReboot", "timeout": "15m"},
+					"reboot":  map[string]any{"when": "IfRequired", "timeout": "20m"},
+				},
+			}},
+		}))
+	})
+
+	It("can be selected by their fields", func(ctx SpecContext) {
+		store(ctx, named("PatchTask", "running", "spec: {policy: a, task: scan}\nstatus: {phase: Running}"))
+		store(ctx, named("PatchTask", "complete", "spec: {policy: a, task: scan}\nstatus: {phase: Complete}"))
+		store(ctx, named("PatchTask", "other", "spec: {policy: b, task: scan}\nstatus: {phase: Running}"))
+		store(ctx, named("PatchAssignment", "one", "spec: {policy: a}"))
+		store(ctx, named("PatchAssignment", "two", "spec: {policy: b}"))
+		selected := func(kind, selector string) []string {
+			return strings.Fields(kubectl(ctx, "get", kind, "--field-selector", selector, "-o", "jsonpath={.items[*].metadata.name}"))
+		}
+		Expect(selected("patchtasks", "spec.policy=a")).To(ConsistOf("running", "complete"))
+		Expect(selected("patchtasks", "spec.policy=a,status.phase=Running")).To(ConsistOf("running"))
+		Expect(selected("patchassignments", "spec.policy=b")).To(ConsistOf("two"))
+		_, err := server.Kubectl(ctx, "get", "patchtasks", "--field-selector", "spec.task=scan")
+		Expect(err).To(MatchError(ContainSubstring("field label not supported")))
+	})
+})
+
+// The bounds of what the programs write keep an object below etcd's limit whatever a host comes up with.
+var _ = DescribeTable("a status",
+	func(ctx SpecContext, kind, spec, status, refused string) {
+		stored := store(ctx, named(kind, "bounds", spec))
+		stored.Object["status"] = object("status: " + status).Object["status"]
+		err := admin.Status().Update(ctx, stored, client.DryRunAll)
+		if refused == accepted {
+			Expect(err).NotTo(HaveOccurred())
+		} else {
+			Expect(err).To(MatchError(ContainSubstring(refused)))
+		}
+	},
+	Entry("of 1,000 patches", "PatchReport", "", "{patches: ["+patches(1000)+"]}", accepted),
+	Entry("of 1,001 patches", "PatchReport", "", "{patches: ["+patches(1001)+"]}", "must have at most 1000 items"),
+	Entry("of 17 CVEs", "PatchReport", "", "{patches: [{name: a, available: '1', classification: Security, state: Missing, cves: ["+list("CVE-2026-1000", 17)+"]}]}", "must have at most 16 items"),
+	Entry("of an unknown patch state", "PatchReport", "", "{patches: [{name: a, available: '1', classification: Security, state: Gone}]}", `supported values: "Missing"`),
+	Entry("of an unknown reboot state", "PatchReport", "", "{reboot: {state: Perhaps}}", `supported values: "NotRequired", "Required", "Unknown"`),
+	Entry("of 101 new packages", "PatchReport", "", "{newPackages: ["+strings.Repeat("{name: a, version: '1'}, ", 101)+"]}", "must have at most 100 items"),
+	Entry("of too long a summary", "PatchReport", "", "{summary: "+strings.Repeat("x", 1025)+"}", "may not be more than 1024"),
+	Entry("of 20 failures", "PatchTask", "spec: {policy: a, task: b}", "{failures: ["+failures(20)+"]}", accepted),
+	Entry("of 21 failures", "PatchTask", "spec: {policy: a, task: b}", "{failures: ["+failures(21)+"]}", "must have at most 20 items"),
+	Entry("of 50 log entries", "PatchTask", "spec: {policy: a, task: b}", "{log: ["+strings.Repeat(`{time: "2026-11-22T05:30:00.123456Z", reason: ScanStarted}, `, 50)+"]}", accepted),
+	Entry("of 51 log entries", "PatchTask", "spec: {policy: a, task: b}", "{log: ["+strings.Repeat(`{time: "2026-11-22T05:30:00.123456Z", reason: ScanStarted}, `, 51)+"]}", "must have at most 50 items"),
+	Entry("of an unknown phase", "PatchTask", "spec: {policy: a, task: b}", "{phase: Sleeping}", `supported values: "Pending", "Running", "Complete", "Failed", "Stopped"`),
+	Entry("of an unknown trigger", "PatchTask", "spec: {policy: a, task: b}", "{trigger: Boredom}", `supported values: "Manual", "Scheduled", "Overdue"`),
+	Entry("of an unknown step", "PatchAssignment", "", "{agent: {step: Sleeping}}", `supported values: "Pending", "Scanning"`),
+	Entry("of an unknown presence", "PatchAssignment", "", "{controller: {agent: Sleeping}}", `supported values: "Ready", "NotReady", "Absent"`),
+	Entry("of 9 earlier operations", "PatchAssignment", "", "{agent: {earlier: ["+strings.Repeat("{operationID: a, step: Done}, ", 9)+"]}}", "must have at most 8 items"),
+	Entry("of one patch in two versions", "PatchRetry", "", "{patches: [{name: a, version: '1'}, {name: a, version: '2'}]}", accepted),
+	Entry("of a patch counted twice", "PatchRetry", "", "{patches: [{name: a, version: '1'}, {name: a, version: '1'}]}", "Duplicate value"),
+	Entry("of less than no failures", "PatchRetry", "", "{patches: [{name: a, version: '1', installFailures: -1}]}", "should be greater than or equal to 0"),
+	Entry("of a block elsewhere", "PatchRetry", "", "{patches: [{name: a, version: '1', blocked: Scan}]}", `supported values: "Download", "Install"`),
+)
+
+func patches(n int) string {
+	return strings.TrimSuffix(strings.Repeat("{name: linux-image-amd64, installed: 6.1.1-1, available: 6.1.2-1, classification: Security, state: Missing}, ", n), ", ")
+}
+
+func failures(n int) string {
+	var items []string
+	for i := range n {
+		items = append(items, fmt.Sprintf("{node: node-%d, reason: Timeout}", i))
+	}
+	return strings.Join(items, ", ")
+}
