@@ -69,6 +69,18 @@ func TestCluster(t *testing.T) {
 		}
 	})
 
+	t.Run("exec ends with its context", func(t *testing.T) {
+		short, cancel := context.WithTimeout(ctx, 200*time.Millisecond)
+		defer cancel()
+		if _, err := one.Exec(short, "sleep", "4321"); !errors.Is(short.Err(), context.DeadlineExceeded) || err == nil {
+			t.Errorf("got %v", err)
+		}
+		wait(t, "the command to be gone", 5*time.Second, func() (bool, string) {
+			_, err := one.Exec(ctx, "pgrep", "-f", "^sleep 4321")
+			return err != nil, "it runs"
+		})
+	})
+
 	t.Run("machines boot without a failed unit", func(t *testing.T) {
 		out, err := one.Exec(ctx, "systemctl", "--failed", "--no-legend", "--plain")
 		if err != nil || out != "" {
@@ -143,13 +155,24 @@ func TestCluster(t *testing.T) {
 		if _, err := two.Exec(ctx, "systemctl", "is-active", "kubelet"); err != nil {
 			t.Errorf("kubelet does not run on: %v", err)
 		}
+		if now := bootID(t, two); now != id {
+			t.Error("the machine was rebooted")
+		}
+		if err := two.Reboot(ctx); err != nil {
+			t.Fatal(err)
+		}
+		wait(t, "the machine to reboot", 30*time.Second, func() (bool, string) {
+			status, err := two.Status(ctx)
+			return err == nil && status.Boots == 2 && status.Leader > 0, fmt.Sprintf("%+v %v", status, err)
+		})
+		wait(t, "the cable to be out still", 5*time.Second, func() (bool, string) {
+			link, err := two.Exec(ctx, "ip", "-oneline", "link", "show", "host0")
+			return strings.Contains(link, "NO-CARRIER") || strings.Contains(link, "LOWERLAYERDOWN"), fmt.Sprintf("%s %v", link, err)
+		})
 		if err := two.Join(ctx); err != nil {
 			t.Fatal(err)
 		}
 		wait(t, "the node to be Ready", time.Minute, func() (bool, string) { return ready(t, client, two.Name) })
-		if now := bootID(t, two); now != id {
-			t.Error("the machine was rebooted")
-		}
 	})
 
 	t.Run("a machine without power stays off, and keeps its disk", func(t *testing.T) {
@@ -177,6 +200,16 @@ func TestCluster(t *testing.T) {
 		}
 		if out, err := one.Exec(ctx, "cat", "/root/kept"); err != nil || out != "kept\n" {
 			t.Errorf("the disk has %q, %v", out, err)
+		}
+		if err := one.PowerOff(ctx); err != nil {
+			t.Fatal(err)
+		}
+		wait(t, "the machine to shut down", 30*time.Second, func() (bool, string) {
+			status, err := one.Status(ctx)
+			return err == nil && status.Leader == 0, fmt.Sprintf("%+v %v", status, err)
+		})
+		if err := one.Start(ctx); err != nil {
+			t.Fatal(err)
 		}
 		wait(t, "the new boot to be Ready", time.Minute, func() (bool, string) {
 			if nodeBootID(t, client, one.Name) == id {

@@ -27,14 +27,14 @@ type container struct {
 
 	mu     sync.Mutex
 	nspawn *exec.Cmd
-	leader int           // PID of the machine's systemd; 0 while it is off or has not come that far
+	leader int           // PID of the machine's systemd; 0 while it is off or takes no commands yet
 	off    chan struct{} // closed when the machine is off
 	boots  int
 	cut    bool
 	killed bool // the power was cut, so a reboot under way does not come back
 }
 
-// start switches the machine on. It returns when systemd runs, long before the node is ready.
+// start switches the machine on. It returns when systemd takes commands, long before the node is ready.
 func (c *container) start(ctx context.Context) error {
 	c.mu.Lock()
 	if c.nspawn != nil {
@@ -113,7 +113,7 @@ func (c *container) watch(cmd *exec.Cmd) {
 	close(c.off)
 }
 
-// waitForLeader returns when the machine's systemd has taken over, and sees to its cable.
+// waitForLeader returns when the machine's systemd takes commands, and sees to its cable.
 func (c *container) waitForLeader(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
@@ -141,7 +141,8 @@ func (c *container) waitForLeader(ctx context.Context) error {
 	}
 }
 
-// findLeader returns the PID of the systemd that is a child of systemd-nspawn, or 0 while there is none.
+// findLeader returns the PID of the systemd that is a child of systemd-nspawn, or 0 while there is none
+// that takes commands.
 func findLeader(nspawn int) (int, error) {
 	children, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", nspawn, nspawn))
 	if errors.Is(err, os.ErrNotExist) {
@@ -152,7 +153,10 @@ func findLeader(nspawn int) (int, error) {
 	}
 	for field := range strings.FieldsSeq(string(children)) {
 		program, err := os.Readlink(filepath.Join("/proc", field, "exe"))
-		if err == nil && filepath.Base(program) == "systemd" {
+		if err != nil || filepath.Base(program) != "systemd" {
+			continue
+		}
+		if _, err := os.Lstat(filepath.Join("/proc", field, "root/run/systemd/private")); err == nil {
 			return strconv.Atoi(field)
 		}
 	}

@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"strconv"
 	"strings"
+	"syscall"
 )
 
 // MachineStatus is what the supervisor knows of a machine.
@@ -101,7 +102,7 @@ func (e *ExecError) Error() string {
 }
 
 // Exec runs a command on the machine and returns its stdout. If the command fails, the error is an
-// [ExecError].
+// [ExecError]. The end of the context ends the command.
 func (m *Machine) Exec(ctx context.Context, name string, args ...string) (stdout string, err error) {
 	cmd, err := m.Command(ctx, name, args...)
 	if err != nil {
@@ -109,6 +110,9 @@ func (m *Machine) Exec(ctx context.Context, name string, args ...string) (stdout
 	}
 	var out, errOut bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errOut
+	// nsenter forks, so that killing it alone would leave the command running.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	err = cmd.Run()
 	var exit *exec.ExitError
 	if errors.As(err, &exit) && ctx.Err() == nil {
@@ -145,7 +149,8 @@ func (m *Machine) PowerOff(ctx context.Context) error {
 // Kill cuts the machine's power and returns when it is off. It stays off until Start, and keeps its disk.
 func (m *Machine) Kill(ctx context.Context) error { return m.ask(ctx, "kill") }
 
-// Start switches a machine on that is off, and returns when its systemd runs.
+// Start switches a machine on that is off, and returns when its systemd takes
+// commands.
 func (m *Machine) Start(ctx context.Context) error { return m.ask(ctx, "start") }
 
 // Cut pulls the machine's network cable, until Join. A reboot leaves it pulled.

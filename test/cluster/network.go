@@ -100,11 +100,13 @@ func (n network) inUse(ctx context.Context) (bool, error) {
 	return false, nil
 }
 
-// rules let the machines out through the host, and through a firewall that drops what it does not know.
+// rules let the machines reach the host, and out through it, past a firewall that drops what it does not
+// know.
 func (n network) rules() [][]string {
 	comment := []string{"-m", "comment", "--comment", n.bridge()}
 	return [][]string{
 		append([]string{"nat", "POSTROUTING", "-s", n.all().String(), "!", "-d", testNetwork.String(), "-j", "MASQUERADE"}, comment...),
+		append([]string{"filter", "INPUT", "-i", n.bridge(), "-j", "ACCEPT"}, comment...),
 		append([]string{"filter", "FORWARD", "-i", n.bridge(), "-j", "ACCEPT"}, comment...),
 		append([]string{"filter", "FORWARD", "-o", n.bridge(), "-j", "ACCEPT"}, comment...),
 	}

@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -49,11 +50,11 @@ func (p *process) launch() error {
 	p.running, p.ended = cmd, ended
 	go func() {
 		err := cmd.Wait()
-		close(ended)
 		p.mu.Lock()
 		p.running = nil
 		again := p.wanted
 		p.mu.Unlock()
+		close(ended)
 		if again {
 			fmt.Fprintf(os.Stderr, "%s ended and is started again: %v\n", p.name, err)
 			time.Sleep(time.Second)
@@ -78,7 +79,7 @@ func (p *process) stop() error {
 	if running == nil {
 		return nil
 	}
-	if err := running.Process.Signal(syscall.SIGKILL); err != nil {
+	if err := running.Process.Signal(syscall.SIGKILL); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return fmt.Errorf("stop %s: %w", p.name, err)
 	}
 	<-ended

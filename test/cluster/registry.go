@@ -160,13 +160,16 @@ func (r record) clean(ctx context.Context) error {
 	if err := r.cgroup().kill(); err != nil {
 		return err
 	}
-	return errors.Join(
+	err := errors.Join(
 		r.cgroup().remove(),
 		r.cgroup().removeParents(),
 		r.Number.remove(ctx),
 		removeContents(r.Dir),
-		forget(r.Number),
 	)
+	if err != nil {
+		return fmt.Errorf("clean up after the cluster of %s: %w", r.Dir, err) // and try again next time
+	}
+	return forget(r.Number)
 }
 
 // forget removes a number's entry. The lock file stays: another process may wait to lock it.
