@@ -15,7 +15,6 @@ import (
 	"runtime/debug"
 	"sync"
 	"syscall"
-	"time"
 
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
@@ -143,8 +142,8 @@ func work(ctx context.Context, o options, h *host.Host, config *rest.Config, rea
 	}
 	worker, err := operation.New(operation.Options{
 		Node: o.node, Version: version, Host: h, API: client, Log: log, Logger: logger,
-		Packages: func(r packages.Runner, patience time.Duration) (packages.Manager, error) {
-			return detect(r, files.FS(), patience)
+		Packages: func(r packages.Runner, locks operation.Locks) (packages.Manager, error) {
+			return detect(r, files.FS(), locks)
 		},
 		Idle: release,
 	})
@@ -168,9 +167,9 @@ func work(ctx context.Context, o options, h *host.Host, config *rest.Config, rea
 }
 
 // detect returns the host's package manager.
-func detect(r packages.Runner, files fs.FS, patience time.Duration) (packages.Manager, error) {
+func detect(r packages.Runner, files fs.FS, locks operation.Locks) (packages.Manager, error) {
 	if apt.Installed(files) {
-		return apt.New(r, files, apt.Options{LockTimeout: patience}), nil
+		return apt.New(r, files, apt.Options{LockTimeout: locks.Patience, Waiting: locks.Waiting}), nil
 	}
 	return nil, operation.ErrUnsupported
 }

@@ -163,7 +163,12 @@ func (w *Worker) manager(step string, fresh bool) (packages.Manager, error) {
 		}
 	}
 	const most = 10 * time.Minute
-	return w.Packages(s, min(w.refreshTime()*3/4, most))
+	return w.Packages(s, Locks{
+		Patience: min(w.refreshTime()*3/4, most),
+		Waiting: func(held *packages.LockHeldError) {
+			w.say(v1alpha1.ReasonLocked, fmt.Sprintf("Waiting for %s, which is held by %s", held.Path, held.Holder()))
+		},
+	})
 }
 
 func (w *Worker) cannotBegin(err error) {

@@ -44,9 +44,8 @@ type Options struct {
 	Node    string
 	Version string
 	Host    *host.Host
-	// Packages returns the host's package manager, whose commands go through the runner and which waits for its locks no
-	// longer than patience, or ErrUnsupported.
-	Packages func(runner packages.Runner, patience time.Duration) (packages.Manager, error)
+	// Packages returns the host's package manager, whose commands go through the runner, or ErrUnsupported.
+	Packages func(runner packages.Runner, locks Locks) (packages.Manager, error)
 	API      API
 	Log      Log
 	Logger   *slog.Logger
@@ -54,12 +53,21 @@ type Options struct {
 	Idle func()
 }
 
+// Locks say what a package manager does while another program holds its lock.
+type Locks struct {
+	// Patience is how long it waits.
+	Patience time.Duration
+	// Waiting is to be called each time that it finds the lock held and waits on.
+	Waiting func(*packages.LockHeldError)
+}
+
 // Worker does what its node's assignment asks for, one operation at a time.
 type Worker struct {
 	Options
 
 	journal *journal
-	begun   string // ID of the operation that this process, and not an earlier agent, took up last
+	say     func(reason, message string) // what the current operation is at
+	begun   string                       // ID of the operation that this process, and not an earlier agent, took up last
 
 	mu         sync.Mutex
 	assignment *v1alpha1.PatchAssignment
@@ -157,6 +165,9 @@ func (w *Worker) reconcile(ctx context.Context) error {
 	if a == nil {
 		return nil // there is nowhere to write to
 	}
+	if agent := a.Status.Agent; agent != nil && j.Current != nil && !j.live() && agent.OperationID == j.Current.ID && !agent.Step.Ended() {
+		j.StatusPending = true // a word about the progress has overtaken the outcome
+	}
 	return w.publish(ctx)
 }
 
@@ -227,7 +238,10 @@ func (w *Worker) carryOut(parent context.Context) error {
 		w.working, w.cancel = "", nil
 	}()
 
+	say, done := w.showProgress()
+	w.say = say
 	w.scanNode(ctx)
+	done()
 	switch {
 	case !w.journal.live():
 		return nil

@@ -101,7 +101,7 @@ func newFixture(t *testing.T, m manager) *fixture {
 	f.options = Options{
 		Node: "n1", Version: "v1", Host: h, API: f.api, Log: f.entries, Idle: func() {},
 		Logger:   slog.New(slog.NewTextHandler(t.Output(), nil)),
-		Packages: func(packages.Runner, time.Duration) (packages.Manager, error) { return m, nil },
+		Packages: func(packages.Runner, Locks) (packages.Manager, error) { return m, nil },
 	}
 	f.restart(t)
 	return f

@@ -19,15 +19,20 @@ type LockHeldError struct {
 }
 
 func (e *LockHeldError) Error() string {
-	holder := "another program"
+	return fmt.Sprintf("%s is held by %s, waited %s: let it finish or stop it on the host, then try again",
+		e.Path, e.Holder(), e.Waited.Round(time.Second))
+}
+
+// Holder names the other program for a person, as well as it is known.
+func (e *LockHeldError) Holder() string {
 	switch {
 	case e.PID != 0 && e.Process != "":
-		holder = fmt.Sprintf("%s (process %d)", e.Process, e.PID)
+		return fmt.Sprintf("%s (process %d)", e.Process, e.PID)
 	case e.PID != 0:
-		holder = fmt.Sprintf("process %d", e.PID)
+		return fmt.Sprintf("process %d", e.PID)
+	default:
+		return "another program"
 	}
-	return fmt.Sprintf("%s is held by %s, waited %s: let it finish or stop it on the host, then try again",
-		e.Path, holder, e.Waited.Round(time.Second))
 }
 
 // RepositoryFailure is one repository whose metadata could not be fetched.

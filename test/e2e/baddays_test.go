@@ -111,6 +111,7 @@ var _ = Describe("On a bad day, a scan", func() {
 		Eventually(ctx, func(g Gomega) {
 			agent := assignmentOf(ctx, toy).Status.Agent
 			g.Expect(agent.OperationID).To(BeEquivalentTo(task.UID))
+			g.Expect(agent.Step).To(Equal(v1alpha1.StepScanning))
 			g.Expect(agent.Reason).To(Equal(v1alpha1.ReasonLocked))
 			g.Expect(agent.Message).To(ContainSubstring("apt-get"), "the holder is named")
 		}).Should(Succeed())

@@ -24,6 +24,7 @@ type Manager struct {
 
 	lockTimeout time.Duration
 	lockPoll    time.Duration
+	waiting     func(*packages.LockHeldError)
 }
 
 var _ packages.Manager = (*Manager)(nil)
@@ -35,17 +36,23 @@ type Options struct {
 	LockTimeout time.Duration
 	// LockPoll is how long Refresh waits before it asks again; 2 seconds if it is 0.
 	LockPoll time.Duration
+	// Waiting, if set, is told each time that Refresh finds the lock held and
+	// is going to ask again.
+	Waiting func(*packages.LockHeldError)
 }
 
 // New returns the apt of the host on which runner runs its commands and whose
 // root directory is files. Absolute symbolic links in files need not work.
 func New(runner packages.Runner, files fs.FS, o Options) *Manager {
-	m := &Manager{runner: runner, files: files, lockTimeout: o.LockTimeout, lockPoll: o.LockPoll}
+	m := &Manager{runner: runner, files: files, lockTimeout: o.LockTimeout, lockPoll: o.LockPoll, waiting: o.Waiting}
 	if m.lockTimeout == 0 {
 		m.lockTimeout = 10 * time.Minute
 	}
 	if m.lockPoll == 0 {
 		m.lockPoll = 2 * time.Second
+	}
+	if m.waiting == nil {
+		m.waiting = func(*packages.LockHeldError) {}
 	}
 	return m
 }

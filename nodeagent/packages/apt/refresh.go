@@ -44,12 +44,13 @@ func (m *Manager) Refresh(ctx context.Context) (packages.Refresh, error) {
 		if held == nil || result.ExitCode == 0 {
 			return m.refreshed(ctx, purpose, result)
 		}
+		if held.Process == "" && held.PID != 0 {
+			held.Process = packages.ProcessName(m.files, held.PID)
+		}
 		if held.Waited = time.Since(started); held.Waited+m.lockPoll > m.lockTimeout {
-			if held.Process == "" && held.PID != 0 {
-				held.Process = packages.ProcessName(m.files, held.PID)
-			}
 			return packages.Refresh{}, fmt.Errorf("%s: %w", purpose, held)
 		}
+		m.waiting(held)
 		select {
 		case <-ctx.Done():
 			return packages.Refresh{}, fmt.Errorf("%s: %w", purpose, context.Cause(ctx))

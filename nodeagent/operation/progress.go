@@ -1,0 +1,66 @@
+package operation
+
+import (
+	"context"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// progressAfter is how long an operation takes before the agent says what it is at. Most are over by then, and cost the API
+// server no write for it.
+const progressAfter = 15 * time.Second
+
+// progressTimeout is short, as the operation's end waits for it.
+const progressTimeout = 5 * time.Second
+
+// words are what an operation is at.
+type words struct{ reason, message string }
+
+// showProgress says in the assignment's status what the current operation is at, once it takes long: the last words given to
+// say, and again when they change. It is a courtesy: what cannot be sent is not tried again. After done nothing is sent any
+// more, so that the outcome comes last.
+func (w *Worker) showProgress() (say func(reason, message string), done func()) {
+	status := w.journal.status(w.Version)
+	latest := words{message: "Refreshing the patch data, then looking for missing patches"}
+	changes := make(chan words)
+	ended := make(chan struct{})
+	finished := make(chan struct{})
+	go func() {
+		defer close(finished)
+		due := time.NewTimer(progressAfter)
+		defer due.Stop()
+		shown, showing := words{}, false
+		for {
+			select {
+			case <-ended:
+				return
+			case <-due.C:
+				showing = true
+			case latest = <-changes:
+			}
+			if !showing || latest == shown {
+				continue
+			}
+			shown = latest
+			now, said := metav1.Now(), *status
+			said.Time, said.Reason, said.Message = &now, latest.reason, cut(latest.message, 1024)
+			ctx, cancel := context.WithTimeout(context.Background(), progressTimeout)
+			err := w.API.ApplyStatus(ctx, &said)
+			cancel()
+			if err != nil {
+				w.Logger.Warn("The assignment's status does not say what takes so long", "error", err)
+			}
+		}
+	}()
+	say = func(reason, message string) {
+		select {
+		case changes <- words{reason, message}:
+		case <-finished:
+		}
+	}
+	return say, func() {
+		close(ended)
+		<-finished
+	}
+}
