@@ -176,7 +176,7 @@ func describeFailure(ctx SpecContext) {
 		{"-n", namespace, "get", "pods", "-o", "wide"},
 		{"-n", namespace, "logs", "deployment/nodepatch-manager", "--tail=60"},
 		{"-n", namespace, "logs", "daemonset/nodepatch-agent", "--tail=60", "--prefix", "--all-pods"},
-		{"get", "events", "--sort-by=.lastTimestamp"},
+		{"get", "events", "--sort-by=.eventTime"},
 		{"describe", "patchtasks"},
 	} {
 		out, err := tryKubectl(ctx, args...)

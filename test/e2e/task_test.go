@@ -85,7 +85,7 @@ func rawApt(ctx context.Context, node string) rawCounts {
 // logOf returns the patch log of a task, in order, as "REGARDING REASON".
 func logOf(ctx context.Context, task string) []string {
 	GinkgoHelper()
-	out := kubectl(ctx, "get", "events", "--sort-by=.lastTimestamp", "-l", v1alpha1.TaskLabel+"="+task,
+	out := kubectl(ctx, "get", "events", "--sort-by=.eventTime", "-l", v1alpha1.TaskLabel+"="+task,
 		"-o", `jsonpath={range .items[*]}{.involvedObject.name} {.reason}{"\n"}{end}`)
 	return strings.Split(strings.TrimSpace(out), "\n")
 }
