@@ -28,14 +28,11 @@ func (m *memory) early(now time.Time) time.Duration {
 	return m.due.Sub(now)
 }
 
-// looked notes that the task was looked at; at once allows the next look.
-func (m *memory) looked(now time.Time, atOnce bool) {
+// pause keeps the task from being looked at for a while, whatever happens.
+func (m *memory) pause(now time.Time, d time.Duration) {
 	m.mutex.Lock()
 	defer m.mutex.Unlock()
-	m.due = time.Time{}
-	if !atOnce {
-		m.due = now.Add(interval)
-	}
+	m.due = now.Add(d)
 }
 
 // has says whether an entry is known to be in the patch log.

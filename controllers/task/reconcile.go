@@ -73,6 +73,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 // at any point harmless: assignments carry what was decided about a node, the
 // patch log is derived from them, and the status says it last.
 func (r *Reconciler) pass(ctx context.Context, task *v1alpha1.PatchTask, memory *memory) (ctrl.Result, error) {
+	memory.pause(r.Clock.Now(), interval)
 	in, err := r.gather(ctx, task)
 	if err != nil {
 		return ctrl.Result{}, err
@@ -89,13 +90,13 @@ func (r *Reconciler) pass(ctx context.Context, task *v1alpha1.PatchTask, memory 
 	if err := errors.Join(instructErr, reportErr); err != nil {
 		return ctrl.Result{}, err
 	}
-	if contended {
-		return ctrl.Result{RequeueAfter: afterConflict}, nil
-	}
-	memory.looked(r.Clock.Now(), plan.Accepts)
 	switch {
+	case contended:
+		memory.pause(r.Clock.Now(), afterConflict)
+		return ctrl.Result{RequeueAfter: afterConflict}, nil
 	case plan.Accepts:
 		// Nodes are given work only after the status says that the task began.
+		memory.pause(r.Clock.Now(), 0)
 		return ctrl.Result{RequeueAfter: time.Millisecond}, nil
 	case plan.Ended():
 		klog.FromContext(ctx).Info("Task ended", "task", klog.KObj(task), "phase", plan.Phase, "reason", plan.Reason)

@@ -61,7 +61,7 @@ var _ = Describe("A task, at a time that the test sets", func() {
 		clock.SetTime(clock.Now().Add(400 * time.Millisecond))
 		result, err := r.Reconcile(ctx, requestFor("scan-now"))
 		Expect(err).NotTo(HaveOccurred())
-		Expect(result.RequeueAfter).To(BeNumerically("~", 600*time.Millisecond, time.Millisecond))
+		Expect(result.RequeueAfter).To(BeNumerically("~", 600*time.Millisecond, 5*time.Millisecond))
 		Expect(taskNow("scan-now").Status.Phase).To(Equal(v1alpha1.TaskRunning))
 		step(r, clock, 600*time.Millisecond, "scan-now")
 		Expect(taskNow("scan-now").Status.Phase).To(Equal(v1alpha1.TaskComplete))

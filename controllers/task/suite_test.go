@@ -83,6 +83,7 @@ func step(r *Reconciler, clock *testingclock.FakePassiveClock, pass time.Duratio
 			if result.RequeueAfter == 0 || result.RequeueAfter >= interval/2 {
 				break
 			}
+			clock.SetTime(clock.Now().Add(result.RequeueAfter))
 		}
 	}
 }
