@@ -36,7 +36,7 @@ func RunOfAssignment(assignment *v1alpha1.PatchAssignment) Run {
 // TaskStarted says that a task was accepted and begins on a number of nodes.
 func TaskStarted(at time.Time, run Run, action v1alpha1.Action, nodes int) Entry {
 	return regardingTask(at, run, v1alpha1.EventTaskStarted, false,
-		fmt.Sprintf("Started by policy %s: %s on %s", run.Policy, action, count(nodes, "node", "nodes")))
+		fmt.Sprintf("%s begins on %s of policy %s", action, count(nodes, "node", "nodes"), run.Policy))
 }
 
 // TaskRefused says that a task was not accepted; reason is one of the reasons of v1alpha1 and message

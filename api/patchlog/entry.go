@@ -98,9 +98,11 @@ func LabelValue(name string) string {
 	return name[:kept] + "-" + hex.EncodeToString(sum[:5])
 }
 
-// note cuts a message to what an Event takes, between two characters, and marks the cut.
+// note makes a message what an Event takes: one line, as kubectl prints it in a table, and cut between two
+// characters with a mark.
 func note(message string) string {
-	return cut(strings.ToValidUTF8(message, "\uFFFD"), MaxNote)
+	line := strings.Join(strings.Fields(strings.ToValidUTF8(message, "\uFFFD")), " ")
+	return cut(line, MaxNote)
 }
 
 func cut(text string, limit int) string {

@@ -26,7 +26,7 @@ func TestConstructors(t *testing.T) {
 	}{
 		v1alpha1.EventTaskStarted: {
 			entry:       TaskStarted(testTime, testRun, v1alpha1.ActionScan, 1),
-			wantMessage: "Started by policy workers: Scan on 1 node",
+			wantMessage: "Scan begins on 1 node of policy workers",
 		},
 		v1alpha1.EventTaskRefused: {
 			entry:       TaskRefused(testTime, testRun, v1alpha1.ReasonUnknownPolicy, "there is no PatchPolicy worker"),
@@ -156,6 +156,9 @@ func TestNoteIsCutBetweenCharacters(t *testing.T) {
 		if len(got) > MaxNote || len(got) < MaxNote-4 || !utf8.ValidString(got) || !strings.HasSuffix(got, "ü…") {
 			t.Errorf("a note of %d bytes ends in %q", len(got), got[len(got)-6:])
 		}
+	}
+	if got := note("E: one\n\n  W: two\t\n"); got != "E: one W: two" {
+		t.Errorf("lines of a package manager become %q", got)
 	}
 	if got := note("a\xffb"); got != "a\uFFFDb" {
 		t.Errorf("invalid UTF-8 becomes %q", got)

@@ -334,12 +334,12 @@ func forward(t *testing.T, address, target string) {
 				return
 			}
 			go func() {
-				defer in.Close()
+				defer func() { _ = in.Close() }()
 				out, err := net.Dial("tcp", target)
 				if err != nil {
 					return
 				}
-				defer out.Close()
+				defer func() { _ = out.Close() }()
 				go func() { _, _ = io.Copy(out, in) }()
 				_, _ = io.Copy(in, out)
 			}()

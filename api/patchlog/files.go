@@ -85,7 +85,7 @@ func scanFile(path string) (scan, error) {
 	if err != nil {
 		return result, err
 	}
-	defer file.Close()
+	defer func() { _ = file.Close() }()
 	reader := bufio.NewReader(file)
 	for {
 		l, size, err := readLine(reader)

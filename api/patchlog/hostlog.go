@@ -11,6 +11,7 @@ import (
 	"syscall"
 
 	"k8s.io/apimachinery/pkg/util/wait"
+	"k8s.io/klog/v2"
 )
 
 // The files of a host's log, all in one directory. Rotated files carry the sequence of their first
@@ -151,7 +152,7 @@ func (l *HostLog) Append(entry Entry) error {
 		return err
 	}
 	if err := l.rotate(int64(len(data))); err != nil {
-		return fmt.Errorf("rotating the patch log: %w", err)
+		klog.ErrorS(err, "Could not rotate the patch log, going on with the file there is")
 	}
 	if err := l.write(data); err != nil {
 		return fmt.Errorf("appending to the patch log: %w", err)

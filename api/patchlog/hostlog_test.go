@@ -150,7 +150,7 @@ func TestAppendKeepsAndEchoes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer log.Close()
+	defer func() { _ = log.Close() }()
 	entry := numbered(1)
 	entry.Message = Change("a", "1", "2") + strings.Repeat("x", 2*maxMessage)
 	for range 2 {
@@ -387,7 +387,7 @@ func TestFullDisk(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer log.Close()
+	defer func() { _ = log.Close() }()
 	kept := 0
 	for err == nil {
 		entry := numbered(kept + 1)

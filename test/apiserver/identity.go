@@ -1,6 +1,7 @@
 package apiserver
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -37,6 +38,9 @@ func Client(config *rest.Config) (client.Client, error) {
 	return client.New(config, client.Options{Scheme: kinds})
 }
 
+// errAccepted says that a request that the policies refuse was not refused.
+var errAccepted = errors.New("accepted")
+
 // Install applies config/default with kubectl, as a person would, and waits until the roles and the
 // admission policies of it are in force. Nothing runs the manager's Deployment.
 func (s *Server) Install(ctx context.Context) error {
@@ -67,17 +71,19 @@ func (s *Server) Install(ctx context.Context) error {
 			},
 			func() error { return agent.Create(ctx, event.DeepCopy(), client.DryRunAll) },
 		} {
-			if err := attempt(); err == nil || !strings.Contains(err.Error(), "names no node") {
-				if ctx.Err() == nil {
-					last = err
-				}
-				return false, nil
+			err := attempt()
+			if err != nil && strings.Contains(err.Error(), "names no node") {
+				continue
 			}
+			if ctx.Err() == nil {
+				last = cmp.Or(err, errAccepted)
+			}
+			return false, nil
 		}
 		return true, nil
 	})
 	if err != nil {
-		return fmt.Errorf("waiting for the admission policies, the last answer was %v: %w", last, err)
+		return fmt.Errorf("waiting for the admission policies, the last answer was %w: %w", cmp.Or(last, errAccepted), err)
 	}
 	return admin.Delete(ctx, probe)
 }
