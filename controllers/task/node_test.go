@@ -1,0 +1,63 @@
+package task
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/nodepatch/nodepatch/api/v1alpha1"
+)
+
+func TestOperationGivenToANode(t *testing.T) {
+	in := newInput("a")
+	in.Now = epoch.Add(time.Minute + 700*time.Millisecond)
+	plan := in.decide()
+	now := epoch.Add(time.Minute)
+	want := &v1alpha1.Operation{
+		ID: taskUID, Task: "scan-now", Step: v1alpha1.StepScanning,
+		AssignedAt: metav1.NewTime(now), Deadline: metav1.NewTime(now.Add(scanTimeout)),
+	}
+	if diff := cmp.Diff(want, plan.Nodes[0].Assign); diff != "" {
+		t.Errorf("operation differs (-want +got):\n%s", diff)
+	}
+}
+
+func TestFinishedTaskIsLeftAlone(t *testing.T) {
+	for _, phase := range []v1alpha1.TaskPhase{v1alpha1.TaskComplete, v1alpha1.TaskFailed, v1alpha1.TaskStopped} {
+		in := newInput("a")
+		in.assigned("a", epoch)
+		in.Now = epoch.Add(24 * time.Hour)
+		in.Task.Status.Phase = phase
+		if diff := cmp.Diff(fmt.Sprint(Plan{}), fmt.Sprint(in.decide())); diff != "" {
+			t.Errorf("a plan for a task that is %s:\n%s", phase, diff)
+		}
+	}
+}
+
+func TestWithdrawnKeepsTheNewest(t *testing.T) {
+	assignment := newAssignment("a")
+	for i := range maxWithdrawn + 3 {
+		verdict := &v1alpha1.EndedOperation{OperationID: fmt.Sprint("task-", i), Step: v1alpha1.StepFailed, Reason: v1alpha1.ReasonTimeout}
+		if err := withdraw(assignment, verdict); err != nil {
+			t.Fatal(err)
+		}
+	}
+	kept := withdrawn(assignment)
+	if len(kept) != maxWithdrawn || kept[0].OperationID != fmt.Sprint("task-", maxWithdrawn+2) {
+		t.Errorf("kept %d, the first of them %v", len(kept), kept[0])
+	}
+	assignment.Annotations[WithdrawnAnnotation] = "{broken"
+	if got := verdictOf(assignment, "task-3"); got != nil {
+		t.Errorf("read %v out of an annotation that is not JSON", got)
+	}
+}
+
+func mustWithdraw(assignment *v1alpha1.PatchAssignment, reason string) {
+	verdict := &v1alpha1.EndedOperation{OperationID: taskUID, Step: v1alpha1.StepFailed, Reason: reason}
+	if err := withdraw(assignment, verdict); err != nil {
+		panic(err)
+	}
+}
