@@ -196,5 +196,3 @@ func TestDuration(t *testing.T) {
 		}
 	}
 }
-
-func ptrTo[T any](value T) *T { return &value }
