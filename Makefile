@@ -15,6 +15,8 @@ GEN      := $(TOOLS)/controller-gen
 API      := ./api/v1alpha1/
 
 export KUBEBUILDER_ASSETS ?= $(CURDIR)/bin/k8s
+# One setting for all, here and in hack/k8s/build: then all builds share what is compiled.
+export CGO_ENABLED := 0
 
 ##@ The two that matter
 
@@ -34,8 +36,8 @@ help: ## List these commands
 
 .PHONY: build
 build: ## Build the manager and the agent into bin/
-	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/manager ./controllers/manager
-	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/agent ./nodeagent
+	go build -ldflags '$(LDFLAGS)' -o bin/manager ./controllers/manager
+	go build -ldflags '$(LDFLAGS)' -o bin/agent ./nodeagent
 
 .PHONY: generate
 generate: $(TOOLS)/.stamp ## Generate deepcopy, apply configurations, CRDs and the API reference
@@ -67,7 +69,7 @@ tools: $(TOOLS)/.stamp ## Build the pinned tools of hack/tools into bin/tools
 
 $(TOOLS)/.stamp: hack/tools/go.mod hack/tools/go.sum hack/tools/golangci-lint/main.go
 	@mkdir -p $(TOOLS)
-	cd hack/tools && CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o ../../$(TOOLS)/ ./golangci-lint \
+	cd hack/tools && go build -ldflags '-s -w' -o ../../$(TOOLS)/ ./golangci-lint \
 	  sigs.k8s.io/controller-tools/cmd/controller-gen github.com/elastic/crd-ref-docs golang.org/x/vuln/cmd/govulncheck
 	@touch $@
 

@@ -59,6 +59,11 @@ func TaskFailed(at time.Time, run Run, nodes v1alpha1.TaskNodeCounts, cause stri
 			nodes.Done, count(int(nodes.Total), "node", "nodes"), nodes.Failed, nodes.Unreachable, cause))
 }
 
+// TaskStopped says that a person stopped a task; message has their words.
+func TaskStopped(at time.Time, run Run, message string) Entry {
+	return regardingTask(at, run, v1alpha1.EventTaskStopped, false, message)
+}
+
 // NodeUnreachable says that a task went on without a node that it could not reach; reason is
 // NodeNotReady, AgentAbsent or AgentNotReady.
 func NodeUnreachable(at time.Time, run Run, node, reason, message string) Entry {

@@ -71,10 +71,23 @@ func (e Entry) validate() error {
 	return nil
 }
 
-// id is the same for every repetition of an entry, and no other entry's: 20 hexadecimal digits.
+// id is the same for every repetition of an entry, and no other entry's: 20 hexadecimal digits. kubectl
+// describe sorts Events by whole seconds and leaves those of one second in the order of their names, so
+// the first two digits put what begins before what ends.
 func (e Entry) id() string {
 	sum := sha256.Sum256([]byte(strings.Join([]string{e.Node, string(e.TaskUID), e.Key}, "\x00")))
-	return hex.EncodeToString(sum[:10])
+	return place(e.Reason) + hex.EncodeToString(sum[:9])
+}
+
+func place(reason string) string {
+	switch reason {
+	case v1alpha1.EventTaskStarted, v1alpha1.EventScanStarted:
+		return "10"
+	case v1alpha1.EventPatchDataRefreshed, v1alpha1.EventPatchDataStale:
+		return "20"
+	default:
+		return "30"
+	}
 }
 
 // LogEntry is the entry as it stands in a PatchTask's status.

@@ -45,6 +45,14 @@ type PatchAssignmentSpec struct {
 	// before it ended, the agent ends it at the next safe point.
 	// +optional
 	Operation *Operation `json:"operation,omitempty"`
+	// withdrawn are the operations that the manager took back because the node
+	// did not answer in time, newest first. They are written in one piece with
+	// the removal of the operation, so that a node that was given up is not
+	// asked again by the same task, however often the manager restarts.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=8
+	Withdrawn []EndedOperation `json:"withdrawn,omitempty"`
 }
 
 // Operation is one node's part of a task.

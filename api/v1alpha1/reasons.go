@@ -75,6 +75,8 @@ const (
 	ReasonDeadlineExceeded = "DeadlineExceeded"
 	// ReasonPolicyDeleted: the policy was deleted during the run.
 	ReasonPolicyDeleted = "PolicyDeleted"
+	// ReasonStopped: a person stopped the run with nodepatch.io/stop.
+	ReasonStopped = "Stopped"
 	// ReasonFinished: the run is over.
 	ReasonFinished = "Finished"
 )
@@ -91,6 +93,9 @@ const (
 	ReasonBusy = "Busy"
 	// ReasonParallelLimit: as many nodes as allowed are scanning.
 	ReasonParallelLimit = "ParallelLimit"
+	// ReasonNotAssigned: its PatchAssignment could not be written, which is
+	// tried again.
+	ReasonNotAssigned = "NotAssigned"
 	// ReasonTimeout: the node did not answer in time.
 	ReasonTimeout = "Timeout"
 	// ReasonAborted: the manager took the operation back.
@@ -125,6 +130,9 @@ const (
 	ReasonInterrupted = "Interrupted"
 	// ReasonHostUnavailable: commands cannot be run on the host.
 	ReasonHostUnavailable = "HostUnavailable"
+	// ReasonUnmetDependencies: installed packages lack what they depend on, so
+	// that the package manager makes no plan; the message names them.
+	ReasonUnmetDependencies = "UnmetDependencies"
 	// ReasonUnsupportedSystem: the node has no package manager that nodepatch knows.
 	ReasonUnsupportedSystem = "UnsupportedSystem"
 	// ReasonUnsupportedStep: the agent does not know the step that the
@@ -142,6 +150,8 @@ const (
 	EventTaskFinished = "TaskFinished"
 	// EventTaskFailed regards a PatchTask: it ended with nodes that failed or stayed away.
 	EventTaskFailed = "TaskFailed"
+	// EventTaskStopped regards a PatchTask: a person stopped it; the note has their words.
+	EventTaskStopped = "TaskStopped"
 	// EventNodeUnreachable regards a Node: a task went on without it.
 	EventNodeUnreachable = "NodeUnreachable"
 	// EventNodeTimedOut regards a Node: it did not answer a task in time.
@@ -159,15 +169,3 @@ const (
 	// EventScanStopped regards a Node: its scan was ended by the manager.
 	EventScanStopped = "ScanStopped"
 )
-
-// Reasons of a PatchTask that a person stopped.
-const (
-	// ReasonStopped: a person stopped the run with nodepatch.io/stop.
-	ReasonStopped = "Stopped"
-	// EventTaskStopped regards a PatchTask: a person stopped it; the note has their words.
-	EventTaskStopped = "TaskStopped"
-)
-
-// ReasonNotAssigned: a node waits because its PatchAssignment could not be
-// written; it is tried again.
-const ReasonNotAssigned = "NotAssigned"

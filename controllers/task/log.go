@@ -43,10 +43,7 @@ func (p *Plan) lastEntry(run patchlog.Run) patchlog.Entry {
 	started := p.task.Status.StartTime
 	switch {
 	case p.Phase == v1alpha1.TaskStopped:
-		return patchlog.Entry{
-			Time: p.now, Reason: v1alpha1.EventTaskStopped, Key: v1alpha1.EventTaskStopped,
-			Message: p.Message(), Task: run.Task, TaskUID: run.UID, Policy: run.Policy,
-		}
+		return patchlog.TaskStopped(p.now, run, p.Message())
 	case started == nil:
 		return patchlog.TaskRefused(p.now, run, p.Reason, p.Cause)
 	case p.Phase == v1alpha1.TaskComplete:

@@ -1,7 +1,6 @@
 package task
 
 import (
-	"encoding/json"
 	"fmt"
 	"time"
 
@@ -10,13 +9,6 @@ import (
 
 	"github.com/nodepatch/nodepatch/api/v1alpha1"
 )
-
-// WithdrawnAnnotation on a PatchAssignment remembers the operations that the
-// manager took back because the node did not answer in time, as a JSON list of
-// v1alpha1.EndedOperation, newest first. It is written in one piece with the
-// removal of the operation, so that a node that was given up is not asked
-// again by the same task, however often the manager restarts.
-const WithdrawnAnnotation = "nodepatch.io/withdrawn"
 
 // maxWithdrawn is how many verdicts an assignment keeps: as many as an agent
 // keeps outcomes. Only tasks that run at the same time need theirs.
@@ -176,7 +168,7 @@ func outcomeOf(assignment *v1alpha1.PatchAssignment, id string) *v1alpha1.EndedO
 
 // verdictOf finds what the manager decided about an operation it took back.
 func verdictOf(assignment *v1alpha1.PatchAssignment, id string) *v1alpha1.EndedOperation {
-	return find(withdrawn(assignment), id)
+	return find(assignment.Spec.Withdrawn, id)
 }
 
 func find(ended []v1alpha1.EndedOperation, id string) *v1alpha1.EndedOperation {
@@ -188,35 +180,15 @@ func find(ended []v1alpha1.EndedOperation, id string) *v1alpha1.EndedOperation {
 	return nil
 }
 
-// withdrawn reads WithdrawnAnnotation. One that a person broke counts as none.
-func withdrawn(assignment *v1alpha1.PatchAssignment) []v1alpha1.EndedOperation {
-	value, has := assignment.Annotations[WithdrawnAnnotation]
-	if !has {
-		return nil
-	}
-	var ended []v1alpha1.EndedOperation
-	if json.Unmarshal([]byte(value), &ended) != nil {
-		return nil
-	}
-	return ended
-}
-
 // withdraw takes the operation off an assignment and remembers the verdict.
-func withdraw(assignment *v1alpha1.PatchAssignment, verdict *v1alpha1.EndedOperation) error {
-	assignment.Spec.Operation = nil
+func withdraw(assignment *v1alpha1.PatchAssignment, verdict *v1alpha1.EndedOperation) {
+	spec := &assignment.Spec
+	spec.Operation = nil
 	if verdict == nil {
-		return nil
+		return
 	}
-	kept := append([]v1alpha1.EndedOperation{*verdict}, withdrawn(assignment)...)
-	value, err := json.Marshal(kept[:min(len(kept), maxWithdrawn)])
-	if err != nil {
-		return fmt.Errorf("encoding what was withdrawn from %s: %w", assignment.Name, err)
-	}
-	if assignment.Annotations == nil {
-		assignment.Annotations = map[string]string{}
-	}
-	assignment.Annotations[WithdrawnAnnotation] = string(value)
-	return nil
+	kept := append([]v1alpha1.EndedOperation{*verdict}, spec.Withdrawn...)
+	spec.Withdrawn = kept[:min(len(kept), maxWithdrawn)]
 }
 
 func timeOf(ended *v1alpha1.EndedOperation) time.Time {

@@ -41,23 +41,15 @@ func TestWithdrawnKeepsTheNewest(t *testing.T) {
 	assignment := newAssignment("a")
 	for i := range maxWithdrawn + 3 {
 		verdict := &v1alpha1.EndedOperation{OperationID: fmt.Sprint("task-", i), Step: v1alpha1.StepFailed, Reason: v1alpha1.ReasonTimeout}
-		if err := withdraw(assignment, verdict); err != nil {
-			t.Fatal(err)
-		}
+		withdraw(assignment, verdict)
 	}
-	kept := withdrawn(assignment)
+	kept := assignment.Spec.Withdrawn
 	if len(kept) != maxWithdrawn || kept[0].OperationID != fmt.Sprint("task-", maxWithdrawn+2) {
 		t.Errorf("kept %d, the first of them %v", len(kept), kept[0])
 	}
-	assignment.Annotations[WithdrawnAnnotation] = "{broken"
-	if got := verdictOf(assignment, "task-3"); got != nil {
-		t.Errorf("read %v out of an annotation that is not JSON", got)
-	}
 }
 
-func mustWithdraw(assignment *v1alpha1.PatchAssignment, reason string) {
+func giveUp(assignment *v1alpha1.PatchAssignment, reason string) {
 	verdict := &v1alpha1.EndedOperation{OperationID: taskUID, Step: v1alpha1.StepFailed, Reason: reason}
-	if err := withdraw(assignment, verdict); err != nil {
-		panic(err)
-	}
+	withdraw(assignment, verdict)
 }

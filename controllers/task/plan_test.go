@@ -196,7 +196,7 @@ func TestRun(t *testing.T) {
 			change: func(in *Input) {
 				in.Now = late
 				in.assigned("b", epoch.Add(5*time.Minute))
-				mustWithdraw(in.Assignments["a"], v1alpha1.ReasonTimeout)
+				giveUp(in.Assignments["a"], v1alpha1.ReasonTimeout)
 			},
 			wantPhase: running, wantReason: v1alpha1.ReasonRunning,
 			wantMessage: "0 of 2 nodes scanned; 1 failed; 1 scanning",
@@ -208,7 +208,7 @@ func TestRun(t *testing.T) {
 			nodes: []string{"a"},
 			change: func(in *Input) {
 				in.done("a", 1, 0)
-				mustWithdraw(in.Assignments["a"], v1alpha1.ReasonTimeout)
+				giveUp(in.Assignments["a"], v1alpha1.ReasonTimeout)
 			},
 			wantPhase: complete, wantReason: v1alpha1.ReasonAllNodesDone,
 			wantMessage: "1 of 1 node scanned: 1 patch missing, none of them security",
@@ -218,7 +218,7 @@ func TestRun(t *testing.T) {
 			nodes: []string{"a"},
 			change: func(in *Input) {
 				in.answer("a", v1alpha1.AgentStatus{Step: v1alpha1.StepStopped, Reason: v1alpha1.ReasonAborted})
-				mustWithdraw(in.Assignments["a"], v1alpha1.ReasonTimeout)
+				giveUp(in.Assignments["a"], v1alpha1.ReasonTimeout)
 			},
 			wantPhase: failed, wantReason: v1alpha1.ReasonNodesFailed,
 			wantMessage: "0 of 1 node scanned; 1 failed",

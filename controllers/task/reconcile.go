@@ -178,8 +178,8 @@ func (r *Reconciler) write(ctx context.Context, node *Node, assignment *v1alpha1
 	changed := assignment.DeepCopy()
 	if node.Assign != nil {
 		changed.Spec.Operation = node.Assign
-	} else if err := withdraw(changed, node.Verdict); err != nil {
-		return err
+	} else {
+		withdraw(changed, node.Verdict)
 	}
 	patch := client.MergeFromWithOptions(assignment, client.MergeFromWithOptimisticLock{})
 	if err := r.Client.Patch(ctx, changed, patch, client.FieldOwner(v1alpha1.ManagerFieldOwner)); err != nil {

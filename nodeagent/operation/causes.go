@@ -28,6 +28,7 @@ func reason(err error, otherwise string) string {
 		parse       *packages.ParseError
 		interrupted *host.InterruptedError
 		unavailable *host.UnavailableError
+		unmet       *packages.UnmetDependenciesError
 	)
 	switch {
 	case errors.As(err, &locked):
@@ -38,6 +39,8 @@ func reason(err error, otherwise string) string {
 		return v1alpha1.ReasonInterrupted
 	case errors.As(err, &unavailable):
 		return v1alpha1.ReasonHostUnavailable
+	case errors.As(err, &unmet):
+		return v1alpha1.ReasonUnmetDependencies
 	}
 	return otherwise
 }

@@ -62,7 +62,7 @@ func succeed(former *v1alpha1.PatchReportStatus, o observation) *v1alpha1.PatchR
 		Conditions:     slices.Clone(former.Conditions),
 		Policy:         o.Record.Policy,
 		AgentVersion:   o.AgentVersion,
-		PackageManager: &v1alpha1.PackageManager{Name: o.PackageManager},
+		PackageManager: &v1alpha1.PackageManager{Name: o.PackageManager, Version: cut(o.Scan.ManagerVersion, 128)},
 		OS: &v1alpha1.OperatingSystem{
 			Name: cut(o.Scan.OS.PrettyName, 256), ID: cut(o.Scan.OS.ID, 64), VersionID: cut(o.Scan.OS.VersionID, 64),
 		},
@@ -209,10 +209,13 @@ func counts(scan *packages.Scan) *v1alpha1.ReportCounts {
 }
 
 func reboot(r *packages.Reboot) *v1alpha1.Reboot {
-	if !r.Required {
-		return &v1alpha1.Reboot{State: v1alpha1.RebootNotRequired}
+	result := &v1alpha1.Reboot{State: v1alpha1.RebootNotRequired}
+	switch {
+	case r.Required:
+		result.State = v1alpha1.RebootRequired
+	case r.Unknown:
+		result.State = v1alpha1.RebootUnknown
 	}
-	result := &v1alpha1.Reboot{State: v1alpha1.RebootRequired}
 	for _, reason := range r.Reasons[:min(len(r.Reasons), maxReasons)] {
 		result.Reasons = append(result.Reasons, cut(reason, 512))
 	}

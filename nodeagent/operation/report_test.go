@@ -176,3 +176,20 @@ func TestName(t *testing.T) {
 		}
 	}
 }
+
+func TestRebootThatIsUnknownIsNeitherYesNorNo(t *testing.T) {
+	for name, test := range map[string]struct {
+		found packages.Reboot
+		want  v1alpha1.RebootState
+	}{
+		"nothing asks for it": {packages.Reboot{}, v1alpha1.RebootNotRequired},
+		"required":            {packages.Reboot{Required: true, Reasons: []string{"a"}}, v1alpha1.RebootRequired},
+		"unknown":             {packages.Reboot{Unknown: true, Reasons: []string{"a"}}, v1alpha1.RebootUnknown},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if got := reboot(&test.found); got.State != test.want || len(got.Reasons) != len(test.found.Reasons) {
+				t.Errorf("reboot is %+v, want %s with its reasons", got, test.want)
+			}
+		})
+	}
+}

@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -51,8 +52,8 @@ func (c *Cluster) waitForNodes(ctx context.Context, log io.Writer) error {
 					missing = append(missing, nodeName(i))
 				}
 			}
-			return fmt.Errorf("%s did not become Ready, see the logs in %s (last answer of the API server: %v): %w",
-				strings.Join(missing, ", "), directory(c.Dir).path("logs"), last, ctx.Err())
+			return fmt.Errorf("%s did not become Ready, see the logs in %s: %w",
+				strings.Join(missing, ", "), directory(c.Dir).path("logs"), errors.Join(ctx.Err(), last))
 		case <-time.After(100 * time.Millisecond):
 		}
 	}

@@ -102,7 +102,7 @@ func buildImage(ctx context.Context, tar string) {
 	files := map[string]string{}
 	for name, source := range map[string]string{"manager": "./controllers/manager", "agent": "./nodeagent"} {
 		program := filepath.Join(dir, name)
-		build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", "-s -w -X main.version=e2e", "-o", program, source)
+		build := exec.CommandContext(ctx, "go", "build", "-ldflags", "-s -w -X main.version=e2e", "-o", program, source)
 		build.Dir, build.Env = checkout, append(os.Environ(), "CGO_ENABLED=0")
 		out, err := build.CombinedOutput()
 		Expect(err).NotTo(HaveOccurred(), string(out))

@@ -336,6 +336,12 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: policy
       type:
         scalar: string
+    - name: withdrawn
+      type:
+        list:
+          elementType:
+            namedType: com.github.nodepatch.nodepatch.api.v1alpha1.EndedOperation
+          elementRelationship: atomic
 - name: com.github.nodepatch.nodepatch.api.v1alpha1.PatchAssignmentStatus
   map:
     fields:

@@ -12,6 +12,11 @@ type PatchAssignmentSpecApplyConfiguration struct {
 	// operation is the node's part of a task. When it goes away or is replaced
 	// before it ended, the agent ends it at the next safe point.
 	Operation *OperationApplyConfiguration `json:"operation,omitempty"`
+	// withdrawn are the operations that the manager took back because the node
+	// did not answer in time, newest first. They are written in one piece with
+	// the removal of the operation, so that a node that was given up is not
+	// asked again by the same task, however often the manager restarts.
+	Withdrawn []EndedOperationApplyConfiguration `json:"withdrawn,omitempty"`
 }
 
 // PatchAssignmentSpecApplyConfiguration constructs a declarative configuration of the PatchAssignmentSpec type for use with
@@ -33,5 +38,18 @@ func (b *PatchAssignmentSpecApplyConfiguration) WithPolicy(value string) *PatchA
 // If called multiple times, the Operation field is set to the value of the last call.
 func (b *PatchAssignmentSpecApplyConfiguration) WithOperation(value *OperationApplyConfiguration) *PatchAssignmentSpecApplyConfiguration {
 	b.Operation = value
+	return b
+}
+
+// WithWithdrawn adds the given value to the Withdrawn field in the declarative configuration
+// and returns the receiver, so that objects can be build by chaining "With" function invocations.
+// If called multiple times, values provided by each call will be appended to the Withdrawn field.
+func (b *PatchAssignmentSpecApplyConfiguration) WithWithdrawn(values ...*EndedOperationApplyConfiguration) *PatchAssignmentSpecApplyConfiguration {
+	for i := range values {
+		if values[i] == nil {
+			panic("nil value passed to WithWithdrawn")
+		}
+		b.Withdrawn = append(b.Withdrawn, *values[i])
+	}
 	return b
 }
