@@ -18,6 +18,9 @@ const (
 	Name = "nodepatch-agent"
 	// healthPort is where an agent answers /readyz.
 	healthPort = 8081
+	// readinessPeriod, in seconds, is how long a task waits at most for an agent
+	// that has just started.
+	readinessPeriod = 3
 )
 
 // PodLabels are those of the DaemonSet and its pods.
@@ -63,7 +66,8 @@ func podSpec(image string) *corev1ac.PodSpecApplyConfiguration {
 			WithPorts(corev1ac.ContainerPort().WithName("health").WithContainerPort(healthPort).
 				WithProtocol(corev1.ProtocolTCP)).
 			WithReadinessProbe(corev1ac.Probe().WithHTTPGet(corev1ac.HTTPGetAction().
-				WithPath("/readyz").WithPort(intstr.FromString("health")))).
+				WithPath("/readyz").WithPort(intstr.FromString("health"))).
+				WithPeriodSeconds(readinessPeriod)).
 			WithResources(corev1ac.ResourceRequirements().
 				WithRequests(corev1.ResourceList{
 					corev1.ResourceCPU:    resource.MustParse("10m"),
