@@ -94,6 +94,10 @@ cluster-down: ## Remove that cluster without a trace
 image: build ## Write the image IMG as an archive under bin/, without Docker
 	go run ./hack/image -tag $(IMG) -o bin/nodepatch-image.tar
 
+.PHONY: push
+push: build ## Write the image IMG and upload it, with the credentials of docker login
+	go run ./hack/image -tag $(IMG) -o bin/nodepatch-image.tar -push
+
 .PHONY: install
 install: ## Install the CRDs alone
 	$(KUBECTL) apply --server-side -k config/crd

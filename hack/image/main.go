@@ -3,6 +3,7 @@
 package main
 
 import (
+	"context"
 	"flag"
 	"fmt"
 	"os"
@@ -15,6 +16,7 @@ func main() {
 	agent := flag.String("agent", "bin/agent", "static `program` to put at /agent")
 	tag := flag.String("tag", "nodepatch:dev", "`reference` of the image")
 	output := flag.String("o", "bin/nodepatch-image.tar", "`archive` to write")
+	push := flag.Bool("push", false, "also upload it to the registry of its reference")
 	flag.Parse()
 	err := archive.Write(*output, *tag, archive.Image{
 		Files:      map[string]string{"/manager": *manager, "/agent": *agent},
@@ -26,4 +28,12 @@ func main() {
 		os.Exit(1)
 	}
 	fmt.Printf("Wrote %s as %s\n", *output, *tag)
+	if !*push {
+		return
+	}
+	if err := archive.Push(context.Background(), *output, *tag); err != nil {
+		fmt.Fprintf(os.Stderr, "Error: %v\n", err)
+		os.Exit(1)
+	}
+	fmt.Printf("Pushed %s\n", *tag)
 }

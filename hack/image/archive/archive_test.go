@@ -2,11 +2,17 @@ package archive_test
 
 import (
 	"archive/tar"
+	"io"
+	"log"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/google/go-containerregistry/pkg/registry"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 
 	"github.com/nodepatch/nodepatch/hack/image/archive"
@@ -89,5 +95,36 @@ func TestWriteRefuses(t *testing.T) {
 				t.Errorf("left something at the path: %v", err)
 			}
 		})
+	}
+}
+
+func TestPush(t *testing.T) {
+	server := httptest.NewServer(registry.New(registry.Logger(log.New(io.Discard, "", 0))))
+	defer server.Close()
+	reference := strings.TrimPrefix(server.URL, "http://") + "/team/nodepatch:v1"
+	dir := t.TempDir()
+	program := filepath.Join(dir, "program")
+	if err := os.WriteFile(program, []byte("content"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(dir, "image.tar")
+	if err := archive.Write(path, reference, archive.Image{Files: map[string]string{"/manager": program}, User: "65532:65532"}); err != nil {
+		t.Fatal(err)
+	}
+	if err := archive.Push(t.Context(), path, reference); err != nil {
+		t.Fatal(err)
+	}
+
+	tag, err := name.NewTag(reference)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pushed, err := remote.Image(tag)
+	if err != nil {
+		t.Fatalf("pull what was pushed: %v", err)
+	}
+	config, err := pushed.ConfigFile()
+	if err != nil || config.Config.User != "65532:65532" {
+		t.Errorf("the pushed image has the configuration %+v, %v", config, err)
 	}
 }
