@@ -23,6 +23,7 @@ type PatchRetry struct {
 	metav1.ObjectMeta `json:"metadata,omitzero"`
 	// status holds the counts.
 	// +optional
+	// +default={"counted": 0, "blocked": 0, "summary": "No failed attempt"}
 	Status PatchRetryStatus `json:"status,omitzero"`
 }
 
@@ -30,10 +31,10 @@ type PatchRetry struct {
 type PatchRetryStatus struct {
 	// counted is how many patches have failed attempts.
 	// +optional
-	Counted int32 `json:"counted,omitempty"`
+	Counted int32 `json:"counted"`
 	// blocked is how many of them used up their retries.
 	// +optional
-	Blocked int32 `json:"blocked,omitempty"`
+	Blocked int32 `json:"blocked"`
 	// summary names the patches with failed attempts in one line, the blocked
 	// first: the API server prints but one item of a list in a column.
 	// +optional

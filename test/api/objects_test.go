@@ -142,6 +142,8 @@ var _ = Describe("the kinds", func() {
 		Expect(generation(store(ctx, named("PatchTask", "fresh", "spec: {policy: fresh, task: scan}")))).To(Equal(int64(-1)))
 		summary, _, _ := unstructured.NestedString(store(ctx, named("PatchReport", "fresh", "")).Object, "status", "summary")
 		Expect(summary).To(Equal("Not scanned yet"))
+		rows := cells(kubectl(ctx, "get", store(ctx, named("PatchRetry", "fresh", "")).GetKind()+"/fresh"))
+		Expect(rows[1]).To(HaveExactElements("fresh", "0", "0", "No failed attempt", Not(BeEmpty())))
 	})
 
 	It("have the documented defaults", func(ctx SpecContext) {

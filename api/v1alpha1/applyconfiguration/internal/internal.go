@@ -609,6 +609,10 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: status
       type:
         namedType: com.github.nodepatch.nodepatch.api.v1alpha1.PatchRetryStatus
+      default:
+        blocked: 0
+        counted: 0
+        summary: No failed attempt
 - name: com.github.nodepatch.nodepatch.api.v1alpha1.PatchRetryStatus
   map:
     fields:
