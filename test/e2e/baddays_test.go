@@ -64,11 +64,24 @@ var _ = Describe("On a bad day, a scan", func() {
 		rightReport(ctx, finish(ctx, task))
 	}, SpecTimeout(5*time.Minute))
 
-	It("goes on after the API server was away", func(ctx SpecContext) {
+	It("goes on after the manager's pod was deleted in the middle", func(ctx SpecContext) {
+		mirror.shut()
+		task := start(ctx, 5*time.Minute, toy)
+		waitForRefresh(ctx, toy)
+		kubectl(ctx, "-n", namespace, "delete", "pod", "-l", "app.kubernetes.io/component=manager", "--wait=false")
+		kubectl(ctx, "-n", namespace, "rollout", "status", "deployment/nodepatch-manager", "--timeout=90s")
+		mirror.open()
+		rightReport(ctx, finish(ctx, task))
+		Eventually(ctx, func() []string { return logOf(ctx, task.Name) }).Should(ConsistOf(task.Name+" TaskStarted",
+			toy+" ScanStarted", toy+" PatchDataRefreshed", toy+" ScanFinished", task.Name+" TaskFinished"), "nothing twice")
+	}, SpecTimeout(5*time.Minute))
+
+	It("goes on after the API server was away for a minute", func(ctx SpecContext) {
 		mirror.shut()
 		task := start(ctx, 5*time.Minute, toy)
 		waitForRefresh(ctx, toy)
 		Expect(machines.StopServer(ctx, "kube-apiserver")).To(Succeed())
+		away := time.Now()
 		mirror.open()
 		Eventually(ctx, func(g Gomega) {
 			log, err := machine(toy).Exec(ctx, "sh", "-c", "cat /var/lib/nodepatch/log/*")
@@ -76,6 +89,7 @@ var _ = Describe("On a bad day, a scan", func() {
 			g.Expect(strings.Split(log, "\n")).To(ContainElement(And(ContainSubstring(task.Name), ContainSubstring("ScanFinished"))),
 				"the node scans on alone")
 		}).Should(Succeed())
+		Eventually(ctx, func() time.Duration { return time.Since(away) }).Should(BeNumerically(">=", time.Minute))
 		Expect(machines.StartServer(ctx, "kube-apiserver")).To(Succeed())
 		rightReport(ctx, finish(ctx, task))
 		Eventually(ctx, func() []string { return logOf(ctx, task.Name) }).Should(ConsistOf(task.Name+" TaskStarted",
