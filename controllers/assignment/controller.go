@@ -34,12 +34,15 @@ func SetupWithManager(mgr ctrl.Manager, namespace string) error {
 		return fmt.Errorf("indexing assignments: %w", err)
 	}
 	r := &Reconciler{Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Namespace: namespace}
+	taskGone := TaskEnded()
+	// A task that has the name of a deleted one leaves that one's operations orphans.
+	taskGone.CreateFunc = nil
 	return ctrl.NewControllerManagedBy(mgr).
 		Named("assignment").
 		For(&v1alpha1.PatchAssignment{}).
-		Watches(&corev1.Node{}, handler.EnqueueRequestsFromMapFunc(sameName), builder.WithPredicates(readinessChanged())).
+		Watches(&corev1.Node{}, handler.EnqueueRequestsFromMapFunc(sameName), builder.WithPredicates(ReadinessChanged())).
 		Watches(&corev1.Pod{}, handler.EnqueueRequestsFromMapFunc(podNode(namespace))).
-		Watches(&v1alpha1.PatchTask{}, handler.EnqueueRequestsFromMapFunc(taskAssignments(mgr.GetCache())), builder.WithPredicates(taskEnded())).
+		Watches(&v1alpha1.PatchTask{}, handler.EnqueueRequestsFromMapFunc(taskAssignments(mgr.GetCache())), builder.WithPredicates(taskGone)).
 		WithOptions(controller.Options{MaxConcurrentReconciles: 8, ReconciliationTimeout: time.Minute}).
 		Complete(reconcile.AsReconciler(mgr.GetClient(), r))
 }
@@ -92,22 +95,24 @@ func taskAssignments(reader client.Reader) handler.MapFunc {
 	}
 }
 
-// taskEnded lets through tasks that ended, were deleted or were made anew.
-func taskEnded() predicate.Predicate {
+// TaskEnded lets through tasks when they end and when they are deleted. One that
+// the watch shows for the first time is held back, also if it has ended.
+func TaskEnded() predicate.Funcs {
 	finished := func(object client.Object) bool {
 		task, ok := object.(*v1alpha1.PatchTask)
 		return ok && task.Finished()
 	}
 	return predicate.Funcs{
-		CreateFunc:  func(event.CreateEvent) bool { return true },
-		UpdateFunc:  func(e event.UpdateEvent) bool { return finished(e.ObjectNew) && !finished(e.ObjectOld) },
-		DeleteFunc:  func(event.DeleteEvent) bool { return true },
+		CreateFunc:  func(event.CreateEvent) bool { return false },
+		UpdateFunc:  func(e event.UpdateEvent) bool { return !finished(e.ObjectOld) && finished(e.ObjectNew) },
 		GenericFunc: func(event.GenericEvent) bool { return false },
 	}
 }
 
-// readinessChanged leaves out the heartbeats of nodes.
-func readinessChanged() predicate.Predicate {
+// ReadinessChanged leaves out the updates of a node in which neither the status
+// nor the reason of its Ready condition changed, as in its heartbeats. A node
+// that was made anew under its name comes through.
+func ReadinessChanged() predicate.Funcs {
 	return predicate.Funcs{
 		UpdateFunc: func(e event.UpdateEvent) bool {
 			before, ok := e.ObjectOld.(*corev1.Node)
@@ -117,9 +122,9 @@ func readinessChanged() predicate.Predicate {
 	}
 }
 
-// readiness is all of a node's condition that Presence repeats.
+// readiness is all of a node's condition that messages repeat.
 func readiness(node *corev1.Node) [2]string {
-	if condition := nodeReady(node); condition != nil {
+	if condition := NodeReady(node); condition != nil {
 		return [2]string{string(condition.Status), condition.Reason}
 	}
 	return [2]string{}

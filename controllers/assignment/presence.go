@@ -33,7 +33,7 @@ func Presence(node *corev1.Node, pods []corev1.Pod) v1alpha1.ControllerStatus {
 			candidate = pod
 		}
 	}
-	condition := nodeReady(node)
+	condition := NodeReady(node)
 	switch {
 	case condition == nil:
 		status.Reason = v1alpha1.ReasonNodeNotReady
@@ -64,7 +64,9 @@ func ready(pod *corev1.Pod) bool {
 	return false
 }
 
-func nodeReady(node *corev1.Node) *corev1.NodeCondition {
+// NodeReady is the Ready condition of a node, nil if the kubelet has not written
+// one yet. It is the node's own, not a copy.
+func NodeReady(node *corev1.Node) *corev1.NodeCondition {
 	for i := range node.Status.Conditions {
 		if node.Status.Conditions[i].Type == corev1.NodeReady {
 			return &node.Status.Conditions[i]

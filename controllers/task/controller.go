@@ -3,7 +3,6 @@ package task
 import (
 	"context"
 	"fmt"
-	"maps"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -14,13 +13,13 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller"
-	"sigs.k8s.io/controller-runtime/pkg/event"
 	"sigs.k8s.io/controller-runtime/pkg/handler"
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/nodepatch/nodepatch/api/patchlog"
 	"github.com/nodepatch/nodepatch/api/v1alpha1"
+	"github.com/nodepatch/nodepatch/controllers/assignment"
 )
 
 // unfinishedIndex finds the tasks that have not ended.
@@ -51,7 +50,8 @@ func SetupWithManager(mgr ctrl.Manager, log patchlog.Sink) error {
 	return ctrl.NewControllerManagedBy(mgr).
 		Named("task").
 		For(&v1alpha1.PatchTask{}, builder.WithPredicates(asked())).
-		Watches(&v1alpha1.PatchTask{}, unfinished, builder.WithPredicates(ended())).
+		// A task that ended or went away leaves nodes free.
+		Watches(&v1alpha1.PatchTask{}, unfinished, builder.WithPredicates(assignment.TaskEnded())).
 		Watches(&v1alpha1.PatchAssignment{}, unfinished).
 		Watches(&v1alpha1.PatchPolicy{}, unfinished, builder.WithPredicates(predicate.GenerationChangedPredicate{})).
 		Watches(&corev1.Node{}, unfinished, builder.WithPredicates(nodeMatters())).
@@ -90,39 +90,7 @@ func asked() predicate.Predicate {
 	return predicate.Or[client.Object](predicate.GenerationChangedPredicate{}, predicate.AnnotationChangedPredicate{})
 }
 
-// ended lets through tasks that ended or went away: they leave nodes free.
-func ended() predicate.Predicate {
-	finished := func(object client.Object) bool {
-		task, ok := object.(*v1alpha1.PatchTask)
-		return ok && task.Finished()
-	}
-	return predicate.Funcs{
-		CreateFunc:  func(event.CreateEvent) bool { return false },
-		UpdateFunc:  func(e event.UpdateEvent) bool { return !finished(e.ObjectOld) && finished(e.ObjectNew) },
-		DeleteFunc:  func(event.DeleteEvent) bool { return true },
-		GenericFunc: func(event.GenericEvent) bool { return false },
-	}
-}
-
 // nodeMatters leaves out the heartbeats of nodes.
 func nodeMatters() predicate.Predicate {
-	return predicate.Funcs{
-		UpdateFunc: func(e event.UpdateEvent) bool {
-			before, ok := e.ObjectOld.(*corev1.Node)
-			after, ok2 := e.ObjectNew.(*corev1.Node)
-			if !ok || !ok2 {
-				return true
-			}
-			return before.UID != after.UID || !maps.Equal(before.Labels, after.Labels) ||
-				readiness(before) != readiness(after)
-		},
-	}
-}
-
-// readiness is all of a node's condition that a message repeats.
-func readiness(node *corev1.Node) [2]string {
-	if ready := readyCondition(node); ready != nil {
-		return [2]string{string(ready.Status), ready.Reason}
-	}
-	return [2]string{}
+	return predicate.Or[client.Object](assignment.ReadinessChanged(), predicate.LabelChangedPredicate{})
 }

@@ -8,6 +8,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/nodepatch/nodepatch/api/v1alpha1"
+	"github.com/nodepatch/nodepatch/controllers/assignment"
 )
 
 // maxWithdrawn is how many verdicts an assignment keeps: as many as an agent
@@ -88,8 +89,8 @@ func (r *run) occupant(assignment *v1alpha1.PatchAssignment) string {
 }
 
 // unreachable says why a node cannot be given work now, if so.
-func unreachable(node *corev1.Node, assignment *v1alpha1.PatchAssignment) (reason, message string) {
-	if ready := readyCondition(node); ready == nil || ready.Status != corev1.ConditionTrue {
+func unreachable(node *corev1.Node, given *v1alpha1.PatchAssignment) (reason, message string) {
+	if ready := assignment.NodeReady(node); ready == nil || ready.Status != corev1.ConditionTrue {
 		message = "The node is not Ready"
 		if ready != nil && ready.Reason != "" {
 			message += " (" + ready.Reason + ")"
@@ -97,28 +98,19 @@ func unreachable(node *corev1.Node, assignment *v1alpha1.PatchAssignment) (reaso
 		return v1alpha1.ReasonNodeNotReady, message + "; see kubectl describe node " + node.Name
 	}
 	switch {
-	case assignment == nil:
+	case given == nil:
 		return v1alpha1.ReasonAgentAbsent, "The node has no PatchAssignment yet; the manager makes it"
-	case assignment.Status.Controller == nil || assignment.Status.Controller.Agent == v1alpha1.AgentAbsent:
+	case given.Status.Controller == nil || given.Status.Controller.Agent == v1alpha1.AgentAbsent:
 		reason, message = v1alpha1.ReasonAgentAbsent, "No agent runs on the node; see the DaemonSet nodepatch-agent"
-	case assignment.Status.Controller.Agent != v1alpha1.AgentReady:
+	case given.Status.Controller.Agent != v1alpha1.AgentReady:
 		reason, message = v1alpha1.ReasonAgentNotReady, "The agent on the node is not ready; see its pod's events and log"
 	default:
 		return "", ""
 	}
-	if said := assignment.Status.Controller; said != nil && said.Reason == reason && said.Message != "" {
+	if said := given.Status.Controller; said != nil && said.Reason == reason && said.Message != "" {
 		message = said.Message
 	}
 	return reason, message
-}
-
-func readyCondition(node *corev1.Node) *corev1.NodeCondition {
-	for i := range node.Status.Conditions {
-		if node.Status.Conditions[i].Type == corev1.NodeReady {
-			return &node.Status.Conditions[i]
-		}
-	}
-	return nil
 }
 
 // answered is the state of a node whose agent gave an outcome.
