@@ -146,7 +146,7 @@ var _ = Describe("The objects of a node", func() {
 		for _, kind := range kinds {
 			Eventually(get(kind, "busy")).Should(ownedBy(node))
 		}
-		before := len(writes.to("/busy"))
+		before := len(writes.To("/busy"))
 		assign("busy")
 		for range 5 {
 			status := []byte(`{"status":{"agent":{"operationID":"4a1c","step":"Scanning","message":"` + rand() + `"}}}`)
@@ -157,6 +157,6 @@ var _ = Describe("The objects of a node", func() {
 			node.Status.Conditions[0].LastHeartbeatTime = metav1.Now()
 			Expect(admin.Status().Update(ctx, node)).To(Succeed())
 		}
-		Consistently(func() int { return len(writes.to("/busy")) - before }, "500ms").Should(BeZero())
+		Consistently(func() int { return len(writes.To("/busy")) - before }, "500ms").Should(BeZero())
 	})
 })

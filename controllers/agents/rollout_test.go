@@ -121,16 +121,16 @@ var _ = Describe("The agents' DaemonSet", func() {
 		Eventually(terms).Should(pools("workers"))
 		path := "/daemonsets/" + Name
 		// The first apply shows as a change, which leads to a second one.
-		Eventually(func() int { return len(writes.to(path)) }).MustPassRepeatedly(20).Should(Equal(len(writes.to(path))))
+		Eventually(func() int { return len(writes.To(path)) }).MustPassRepeatedly(20).Should(Equal(len(writes.To(path))))
 		existing, err := daemonSetNow()
 		Expect(err).NotTo(HaveOccurred())
-		before := len(writes.to(path))
+		before := len(writes.To(path))
 		for i := range 5 {
 			existing.Status.DesiredNumberScheduled = int32(i)
 			Expect(admin.Status().Update(ctx, existing)).To(Succeed())
 			Expect(admin.Patch(ctx, policy, client.RawPatch(types.MergePatchType, []byte(`{"spec":{"suspend":`+strconv.FormatBool(i%2 == 0)+`}}`)))).To(Succeed())
 		}
-		Consistently(func() int { return len(writes.to(path)) - before }, "500ms").Should(BeZero())
+		Consistently(func() int { return len(writes.To(path)) - before }, "500ms").Should(BeZero())
 		Expect(daemonSetNow()).To(HaveField("Generation", existing.Generation))
 	})
 

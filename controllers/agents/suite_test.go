@@ -2,9 +2,6 @@ package agents
 
 import (
 	"context"
-	"net/http"
-	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -13,11 +10,8 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/client-go/rest"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/controller-runtime/pkg/config"
-	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
 	"github.com/nodepatch/nodepatch/api/v1alpha1"
 	"github.com/nodepatch/nodepatch/test/apiserver"
@@ -26,10 +20,10 @@ import (
 const image = "registry.example/nodepatch:1.2.3"
 
 var (
-	ctx    context.Context
+	ctx    = context.Background()
 	server *apiserver.Server
 	admin  client.Client
-	writes requests
+	writes apiserver.Requests
 )
 
 func TestAgents(t *testing.T) {
@@ -42,32 +36,10 @@ var _ = BeforeSuite(func() {
 	SetDefaultEventuallyTimeout(10 * time.Second)
 	SetDefaultEventuallyPollingInterval(20 * time.Millisecond)
 	ctrl.SetLogger(GinkgoLogr)
-
-	var cancel context.CancelFunc
-	ctx, cancel = context.WithCancel(context.Background())
-	var err error
-	server, err = apiserver.Start()
-	Expect(err).NotTo(HaveOccurred())
-	DeferCleanup(func() { Expect(server.Stop()).To(Succeed()) })
+	server, admin = apiserver.Run(GinkgoTB())
 	Expect(server.Install(ctx)).To(Succeed())
-	admin, err = apiserver.Client(server.Config)
-	Expect(err).NotTo(HaveOccurred())
-
-	counted := rest.CopyConfig(server.Config)
-	counted.Wrap(writes.count)
-	mgr, err := ctrl.NewManager(counted, ctrl.Options{
-		Scheme:  admin.Scheme(),
-		Metrics: metricsserver.Options{BindAddress: "0"},
-		// A panic ends the suite.
-		Controller: config.Controller{RecoverPanic: new(false), SkipNameValidation: new(true)},
-	})
-	Expect(err).NotTo(HaveOccurred())
-	Expect(SetupWithManager(mgr, Options{Namespace: apiserver.Namespace, Image: image})).To(Succeed())
-	stopped := make(chan error)
-	go func() { stopped <- mgr.Start(ctx) }()
-	DeferCleanup(func() {
-		cancel()
-		Expect(<-stopped).To(Succeed())
+	apiserver.RunManager(GinkgoTB(), writes.Watch(server.Config), func(mgr ctrl.Manager) error {
+		return SetupWithManager(mgr, Options{Namespace: apiserver.Namespace, Image: image})
 	})
 })
 
@@ -84,40 +56,6 @@ var _ = AfterEach(func() {
 })
 
 var daemonSetKey = client.ObjectKey{Namespace: apiserver.Namespace, Name: Name}
-
-// requests counts the writes that the manager asks the API server for.
-type requests struct {
-	mutex sync.Mutex
-	paths []string
-}
-
-func (r *requests) count(next http.RoundTripper) http.RoundTripper {
-	return roundTripper(func(request *http.Request) (*http.Response, error) {
-		if request.Method != http.MethodGet {
-			r.mutex.Lock()
-			r.paths = append(r.paths, request.Method+" "+request.URL.Path)
-			r.mutex.Unlock()
-		}
-		return next.RoundTrip(request)
-	})
-}
-
-// to lists the writes so far to paths that contain a string.
-func (r *requests) to(part string) []string {
-	r.mutex.Lock()
-	defer r.mutex.Unlock()
-	var found []string
-	for _, path := range r.paths {
-		if strings.Contains(path, part) {
-			found = append(found, path)
-		}
-	}
-	return found
-}
-
-type roundTripper func(*http.Request) (*http.Response, error)
-
-func (f roundTripper) RoundTrip(request *http.Request) (*http.Response, error) { return f(request) }
 
 func createPolicy(name string, priority int32, matchLabels map[string]string) *v1alpha1.PatchPolicy {
 	GinkgoHelper()

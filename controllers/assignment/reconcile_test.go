@@ -48,7 +48,7 @@ var _ = Describe("What the manager says about a node's agent", func() {
 	It("is written only when it changes, and nothing is in a scan", func() {
 		addNode("still")
 		task := addTask("still-scan")
-		before := writes.to("/patchassignments/still")
+		before := len(writes.To("/patchassignments/still"))
 		assign("still", task)
 		say("still", v1alpha1.StepScanning)
 		say("still", v1alpha1.StepDone)
@@ -59,7 +59,7 @@ var _ = Describe("What the manager says about a node's agent", func() {
 		node.Status.Conditions[0].LastHeartbeatTime = metav1.NewTime(time.Now().Add(time.Minute))
 		Expect(admin.Status().Update(ctx, node)).To(Succeed())
 		setReady("agent-still", corev1.ConditionTrue)
-		Consistently(func() int { return writes.to("/patchassignments/still") - before }).WithTimeout(quiet).
+		Consistently(func() int { return len(writes.To("/patchassignments/still")) - before }).WithTimeout(quiet).
 			Should(BeZero(), "an operation that ended costs no further write, even if its task goes")
 		Expect(operationOf("still")()).NotTo(BeNil())
 	})

@@ -2,9 +2,6 @@ package assignment
 
 import (
 	"context"
-	"net/http"
-	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -12,12 +9,9 @@ import (
 	. "github.com/onsi/gomega"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/client-go/rest"
 	"k8s.io/utils/ptr"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/controller-runtime/pkg/config"
-	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
 	"github.com/nodepatch/nodepatch/api/v1alpha1"
 	"github.com/nodepatch/nodepatch/controllers/agents"
@@ -25,10 +19,10 @@ import (
 )
 
 var (
-	ctx    context.Context
+	ctx    = context.Background()
 	server *apiserver.Server
 	admin  client.Client
-	writes requests
+	writes apiserver.Requests
 )
 
 func TestAssignment(t *testing.T) {
@@ -41,31 +35,10 @@ var _ = BeforeSuite(func() {
 	SetDefaultEventuallyTimeout(20 * time.Second)
 	SetDefaultEventuallyPollingInterval(20 * time.Millisecond)
 	ctrl.SetLogger(GinkgoLogr)
-	var cancel context.CancelFunc
-	ctx, cancel = context.WithCancel(context.Background())
-	var err error
-	server, err = apiserver.Start()
-	Expect(err).NotTo(HaveOccurred())
-	DeferCleanup(func() { Expect(server.Stop()).To(Succeed()) })
-	admin, err = apiserver.Client(server.Config)
-	Expect(err).NotTo(HaveOccurred())
+	server, admin = apiserver.Run(GinkgoTB())
 	Expect(admin.Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: apiserver.Namespace}})).To(Succeed())
-
-	counted := rest.CopyConfig(server.Config)
-	counted.Wrap(writes.count)
-	mgr, err := ctrl.NewManager(counted, ctrl.Options{
-		Scheme:  admin.Scheme(),
-		Metrics: metricsserver.Options{BindAddress: "0"},
-		// A panic ends the suite.
-		Controller: config.Controller{RecoverPanic: new(false), SkipNameValidation: new(true)},
-	})
-	Expect(err).NotTo(HaveOccurred())
-	Expect(SetupWithManager(mgr, apiserver.Namespace)).To(Succeed())
-	stopped := make(chan error)
-	go func() { stopped <- mgr.Start(ctx) }()
-	DeferCleanup(func() {
-		cancel()
-		Expect(<-stopped).To(Succeed())
+	apiserver.RunManager(GinkgoTB(), writes.Watch(server.Config), func(mgr ctrl.Manager) error {
+		return SetupWithManager(mgr, apiserver.Namespace)
 	})
 })
 
@@ -76,40 +49,6 @@ var _ = AfterEach(func() {
 	}
 	Expect(admin.DeleteAllOf(ctx, &corev1.Pod{}, client.InNamespace(apiserver.Namespace), client.GracePeriodSeconds(0))).To(Succeed())
 })
-
-// requests counts the writes that the manager asks the API server for.
-type requests struct {
-	mutex sync.Mutex
-	paths []string
-}
-
-func (r *requests) count(next http.RoundTripper) http.RoundTripper {
-	return roundTripper(func(request *http.Request) (*http.Response, error) {
-		if request.Method != http.MethodGet {
-			r.mutex.Lock()
-			r.paths = append(r.paths, request.Method+" "+request.URL.Path)
-			r.mutex.Unlock()
-		}
-		return next.RoundTrip(request)
-	})
-}
-
-// to counts the writes so far to paths that contain a string.
-func (r *requests) to(part string) int {
-	r.mutex.Lock()
-	defer r.mutex.Unlock()
-	found := 0
-	for _, path := range r.paths {
-		if strings.Contains(path, part) {
-			found++
-		}
-	}
-	return found
-}
-
-type roundTripper func(*http.Request) (*http.Response, error)
-
-func (f roundTripper) RoundTrip(request *http.Request) (*http.Response, error) { return f(request) }
 
 // addNode makes a Node that is Ready, with an assignment and the agent's pod.
 func addNode(name string) {

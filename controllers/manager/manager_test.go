@@ -31,7 +31,7 @@ var _ = Describe("The manager with the rights of its ServiceAccount", Ordered, f
 	)
 
 	AfterAll(func() {
-		Expect(asked.forbidden()).To(BeEmpty(), "config/rbac and config/admission allow all that the manager does")
+		Expect(asked.Forbidden()).To(BeEmpty(), "config/rbac and config/admission allow all that the manager does")
 	})
 
 	It("starts, is healthy, and leads", func() {
@@ -85,7 +85,7 @@ var _ = Describe("The manager with the rights of its ServiceAccount", Ordered, f
 			Eventually(object(&v1alpha1.PatchAssignment{}, name)).Should(
 				HaveField("Status.Controller", HaveValue(HaveField("Agent", v1alpha1.AgentReady))))
 		}
-		before := asked.quiet()
+		before := quiet()
 		Expect(admin.Create(ctx, &v1alpha1.PatchTask{
 			ObjectMeta: metav1.ObjectMeta{Name: "scan"},
 			Spec: v1alpha1.PatchTaskSpec{
@@ -102,9 +102,9 @@ var _ = Describe("The manager with the rights of its ServiceAccount", Ordered, f
 		}).Should(MatchError(ContainSubstring("not found")), "its ttlAfterFinished is over at once")
 		Eventually(events).Should(ContainElements(v1alpha1.EventTaskStarted, v1alpha1.EventTaskFinished))
 		for _, name := range nodes {
-			Expect(asked.since(before, "/patchassignments/"+name)).To(HaveLen(1))
-			Expect(asked.since(before, "/patchreports/"+name)).To(BeEmpty())
-			Expect(asked.since(before, "/patchretries/"+name)).To(BeEmpty())
+			Expect(written(before, "/patchassignments/"+name)).To(HaveLen(1))
+			Expect(written(before, "/patchreports/"+name)).To(BeEmpty())
+			Expect(written(before, "/patchretries/"+name)).To(BeEmpty())
 		}
 	})
 
@@ -115,10 +115,10 @@ var _ = Describe("The manager with the rights of its ServiceAccount", Ordered, f
 		Consistently(holder, "500ms").Should(Equal(led), "the second one waits")
 		manager.stop()
 		manager = second
-		before := asked.quiet()
+		before := quiet()
 		Eventually(holder).Should(And(Not(BeEmpty()), Not(Equal(led))), "the first one gave the lease back")
-		Eventually(func() []string { return asked.since(before, "/daemonsets/") }).Should(HaveLen(1), "it applies what is there")
-		Consistently(func() []string { return asked.since(before, "") }, "1s").Should(HaveLen(1), "and changes nothing else")
+		Eventually(func() []string { return written(before, "/daemonsets/") }).Should(HaveLen(1), "it applies what is there")
+		Consistently(func() []string { return written(before, "") }, "1s").Should(HaveLen(1), "and changes nothing else")
 	})
 
 	It("takes everything back with the policy", func() {

@@ -2,11 +2,9 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"net"
-	"net/http"
+	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -15,7 +13,6 @@ import (
 	"k8s.io/client-go/rest"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/controller-runtime/pkg/config"
 
 	"github.com/nodepatch/nodepatch/test/apiserver"
 )
@@ -23,10 +20,10 @@ import (
 const image = "registry.example/nodepatch:1.2.3"
 
 var (
-	ctx    context.Context
+	ctx    = context.Background()
 	server *apiserver.Server
 	admin  client.Client
-	asked  traffic
+	asked  apiserver.Requests
 	// started are all managers; a spec that fails must not leave one behind.
 	started []*process
 )
@@ -42,87 +39,37 @@ var _ = BeforeSuite(func() {
 	SetDefaultEventuallyPollingInterval(20 * time.Millisecond)
 	ctrl.SetLogger(GinkgoLogr)
 
-	var cancel context.CancelFunc
-	ctx, cancel = context.WithCancel(context.Background())
-	DeferCleanup(func() { cancel() })
-	var err error
-	server, err = apiserver.Start()
-	Expect(err).NotTo(HaveOccurred())
-	DeferCleanup(func() { Expect(server.Stop()).To(Succeed()) })
+	server, admin = apiserver.Run(GinkgoTB())
 	DeferCleanup(func() {
 		for _, p := range started {
 			p.stop()
 		}
 	})
 	Expect(server.Install(ctx)).To(Succeed())
-	admin, err = apiserver.Client(server.Config)
-	Expect(err).NotTo(HaveOccurred())
 })
 
-// traffic is what managers asked the API server for, and what it refused.
-type traffic struct {
-	mutex   sync.Mutex
-	writes  []string
-	refused []string
-}
-
-func (t *traffic) watch(next http.RoundTripper) http.RoundTripper {
-	return roundTripper(func(request *http.Request) (*http.Response, error) {
-		response, err := next.RoundTrip(request)
-		what := request.Method + " " + request.URL.Path
-		t.mutex.Lock()
-		defer t.mutex.Unlock()
-		if request.Method != http.MethodGet && !ofLeading(request.URL.Path) {
-			t.writes = append(t.writes, what)
-		}
-		if err == nil && (response.StatusCode == http.StatusForbidden || response.StatusCode == http.StatusUnauthorized) {
-			t.refused = append(t.refused, fmt.Sprintf("%s: %s", what, response.Status))
-		}
-		return response, err
+// written lists the writes from a number on to paths that contain a string, all
+// but those of leader election, its Events, and the questions who may read the
+// metrics.
+func written(from int, part string) []string {
+	writes := slices.DeleteFunc(asked.To(""), func(write string) bool {
+		return strings.Contains(write, "/leases") || strings.HasSuffix(write, "reviews") ||
+			strings.HasSuffix(write, "/"+apiserver.Namespace+"/events")
 	})
-}
-
-// ofLeading says whether a path is that of leader election, its Events, or the
-// questions who may read the metrics.
-func ofLeading(path string) bool {
-	return strings.Contains(path, "/leases") || strings.HasSuffix(path, "reviews") ||
-		strings.HasSuffix(path, "/"+apiserver.Namespace+"/events")
-}
-
-// since lists the writes from a number on to paths that contain a string.
-func (t *traffic) since(from int, part string) []string {
-	t.mutex.Lock()
-	defer t.mutex.Unlock()
-	var found []string
-	for _, write := range t.writes[from:] {
-		if strings.Contains(write, part) {
-			found = append(found, write)
-		}
-	}
-	return found
+	return slices.DeleteFunc(writes[from:], func(write string) bool { return !strings.Contains(write, part) })
 }
 
 // quiet waits until no manager writes any more, and is the number of writes so far.
-func (t *traffic) quiet() int {
+func quiet() int {
 	GinkgoHelper()
 	count := -1
 	Eventually(func() bool {
 		before := count
-		count = len(t.since(0, ""))
+		count = len(written(0, ""))
 		return count == before
 	}).WithPolling(50*time.Millisecond).MustPassRepeatedly(10).Should(BeTrue(), "the manager writes on and on")
 	return count
 }
-
-func (t *traffic) forbidden() []string {
-	t.mutex.Lock()
-	defer t.mutex.Unlock()
-	return append([]string(nil), t.refused...)
-}
-
-type roundTripper func(*http.Request) (*http.Response, error)
-
-func (f roundTripper) RoundTrip(request *http.Request) (*http.Response, error) { return f(request) }
 
 // process is a manager that runs as in a pod: with the token of its
 // ServiceAccount, and so with the rights of config/rbac and no other.
@@ -137,15 +84,13 @@ func start(name string) *process {
 	GinkgoHelper()
 	account, err := server.ManagerConfig(ctx)
 	Expect(err).NotTo(HaveOccurred())
-	account.Wrap(asked.watch)
 	o, err := parse([]string{
 		"--leader-elect", "--agent-image=" + image,
 		"--metrics-bind-address=" + address(), "--health-probe-bind-address=" + address(),
 	}, environment{"POD_NAMESPACE": apiserver.Namespace, "POD_NAME": name}.get)
 	Expect(err).NotTo(HaveOccurred())
-	// A panic ends the suite; and managers come and go in this process.
-	o.controllers = config.Controller{RecoverPanic: new(false), SkipNameValidation: new(true)}
-	return begin(account, o)
+	o.controllers = apiserver.Controllers()
+	return begin(asked.Watch(account), o)
 }
 
 func begin(config *rest.Config, o options) *process {

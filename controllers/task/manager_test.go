@@ -12,28 +12,15 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/controller-runtime/pkg/config"
-	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
 	"github.com/nodepatch/nodepatch/api/v1alpha1"
+	"github.com/nodepatch/nodepatch/test/apiserver"
 )
 
 var _ = Describe("A task in a running manager", func() {
 	BeforeEach(func() {
-		ctx, cancel := context.WithCancel(ctx)
-		mgr, err := ctrl.NewManager(server.Config, ctrl.Options{
-			Scheme:  admin.Scheme(),
-			Metrics: metricsserver.Options{BindAddress: "0"},
-			// A panic ends the suite.
-			Controller: config.Controller{RecoverPanic: new(false), SkipNameValidation: new(true)},
-		})
-		Expect(err).NotTo(HaveOccurred())
-		Expect(SetupWithManager(mgr, events)).To(Succeed())
-		stopped := make(chan error)
-		go func() { stopped <- mgr.Start(ctx) }()
-		DeferCleanup(func() {
-			cancel()
-			Expect(<-stopped).To(Succeed())
+		apiserver.RunManager(GinkgoTB(), server.Config, func(mgr ctrl.Manager) error {
+			return SetupWithManager(mgr, events)
 		})
 	})
 

@@ -22,7 +22,7 @@ import (
 )
 
 var (
-	ctx    context.Context
+	ctx    = context.Background()
 	server *apiserver.Server
 	admin  client.Client
 	events patchlog.Sink
@@ -38,15 +38,7 @@ var _ = BeforeSuite(func() {
 	SetDefaultEventuallyTimeout(20 * time.Second)
 	SetDefaultEventuallyPollingInterval(20 * time.Millisecond)
 	ctrl.SetLogger(GinkgoLogr)
-	var cancel context.CancelFunc
-	ctx, cancel = context.WithCancel(context.Background())
-	DeferCleanup(cancel)
-	var err error
-	server, err = apiserver.Start()
-	Expect(err).NotTo(HaveOccurred())
-	DeferCleanup(func() { Expect(server.Stop()).To(Succeed()) })
-	admin, err = apiserver.Client(server.Config)
-	Expect(err).NotTo(HaveOccurred())
+	server, admin = apiserver.Run(GinkgoTB())
 	rest, err := patchlog.NewRESTClient(server.Config)
 	Expect(err).NotTo(HaveOccurred())
 	events = patchlog.NewEvents(rest, patchlog.ManagerComponent, "nodepatch-manager-0", nil)

@@ -17,6 +17,7 @@ import (
 	"testing"
 
 	"k8s.io/client-go/rest"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/envtest"
 )
 
@@ -56,6 +57,26 @@ func Start() (*Server, error) {
 		return nil, errors.Join(fmt.Errorf("starting the API server: %w", err), server.Stop())
 	}
 	return server, nil
+}
+
+// Run starts an API server, and makes an administrator's client of it, until t ends: a test, or with
+// GinkgoTB() in BeforeSuite a suite.
+func Run(t testing.TB) (*Server, client.Client) {
+	t.Helper()
+	server, err := Start()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := server.Stop(); err != nil {
+			t.Error(err)
+		}
+	})
+	admin, err := Client(server.Config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return server, admin
 }
 
 // Stop ends the API server and etcd and removes what they stored.

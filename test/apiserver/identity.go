@@ -31,11 +31,20 @@ const (
 
 // Client makes a client that knows Kubernetes' and nodepatch's kinds and reads from the API server itself.
 func Client(config *rest.Config) (client.Client, error) {
-	kinds := runtime.NewScheme()
-	if err := errors.Join(scheme.AddToScheme(kinds), v1alpha1.AddToScheme(kinds)); err != nil {
+	known, err := kinds()
+	if err != nil {
 		return nil, err
 	}
-	return client.New(config, client.Options{Scheme: kinds})
+	return client.New(config, client.Options{Scheme: known})
+}
+
+// kinds makes a scheme of Kubernetes' and nodepatch's kinds.
+func kinds() (*runtime.Scheme, error) {
+	known := runtime.NewScheme()
+	if err := errors.Join(scheme.AddToScheme(known), v1alpha1.AddToScheme(known)); err != nil {
+		return nil, fmt.Errorf("making a scheme of all kinds: %w", err)
+	}
+	return known, nil
 }
 
 // errAccepted says that a request that the policies refuse was not refused.

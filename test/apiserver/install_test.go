@@ -9,15 +9,7 @@ import (
 // documents name, and applying it again, as GitOps does all day, changes nothing.
 func TestInstall(t *testing.T) {
 	Require(t)
-	server, err := Start()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := server.Stop(); err != nil {
-			t.Error(err)
-		}
-	})
+	server, _ := Run(t)
 	if err := server.Install(t.Context()); err != nil {
 		t.Fatal(err)
 	}
