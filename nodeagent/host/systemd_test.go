@@ -70,7 +70,7 @@ func boot(t *testing.T) *machine {
 		}
 	})
 	var console bytes.Buffer
-	nspawn := exec.Command("systemd-nspawn", "-q", "-b", "-D", layer.Path, "--machine=host-test-"+strconv.Itoa(os.Getpid()),
+	nspawn := commandInCgroup(t, "systemd-nspawn", "-q", "-b", "-D", layer.Path, "--machine=host-test-"+strconv.Itoa(os.Getpid()),
 		"--register=no", "--keep-unit", "--private-network", "--capability=all", "systemd.log_target=console")
 	nspawn.Stdout, nspawn.Stderr = &console, &console
 	nspawn.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
