@@ -134,6 +134,7 @@ var _ = Describe("On a bad day, a scan", func() {
 		rightReport(ctx, finish(ctx, task))
 	}, SpecTimeout(5*time.Minute))
 
+	// The manager that leads may run on the machine that dies: then the other one takes over first.
 	It("tells a node that cannot be reached from one that failed, and does not wait for ever", func(ctx SpecContext) {
 		Expect(machine(real).Kill(ctx)).To(Succeed())
 		DeferCleanup(func(ctx SpecContext) {

@@ -174,7 +174,7 @@ func describeFailure(ctx SpecContext) {
 	for _, args := range [][]string{
 		{"get", "nodes,nodepatch", "-o", "wide"},
 		{"-n", namespace, "get", "pods", "-o", "wide"},
-		{"-n", namespace, "logs", "deployment/nodepatch-manager", "--tail=60"},
+		{"-n", namespace, "logs", "-l", "app.kubernetes.io/component=manager", "--tail=60", "--prefix"},
 		{"-n", namespace, "logs", "daemonset/nodepatch-agent", "--tail=60", "--prefix", "--all-pods"},
 		{"get", "events", "--sort-by=.eventTime"},
 		{"describe", "patchtasks"},
@@ -189,5 +189,5 @@ var _ = AfterSuite(func(ctx SpecContext) {
 	if client == nil {
 		return // the cluster never came up, which BeforeSuite has reported
 	}
-	Expect(kubectl(ctx, "-n", namespace, "logs", "deployment/nodepatch-manager")).NotTo(ContainSubstring("Observed a panic"))
+	Expect(kubectl(ctx, "-n", namespace, "logs", "-l", "app.kubernetes.io/component=manager", "--tail=-1")).NotTo(ContainSubstring("Observed a panic"))
 }, NodeTimeout(time.Minute))
