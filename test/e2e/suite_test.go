@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -164,6 +165,24 @@ func waitForAgents(ctx context.Context) {
 			g.Expect(assignment.Status.Controller.Agent).To(Equal(v1alpha1.AgentReady), assignment.Status.Controller.Message)
 		}).Should(Succeed())
 	}
+}
+
+// lead makes the manager on a node the one that leads.
+func lead(ctx context.Context, node string) {
+	GinkgoHelper()
+	deleted := map[string]bool{}
+	Eventually(ctx, func(g Gomega) {
+		holder, err := tryKubectl(ctx, "-n", namespace, "get", "lease", "nodepatch-manager", "-o", "jsonpath={.spec.holderIdentity}")
+		g.Expect(err).NotTo(HaveOccurred())
+		leader, _, _ := strings.Cut(holder, "_")
+		on, err := tryKubectl(ctx, "-n", namespace, "get", "pod", leader, "-o", "jsonpath={.spec.nodeName}")
+		g.Expect(err).NotTo(HaveOccurred(), "the leader has just gone")
+		if on != node && !deleted[leader] {
+			deleted[leader] = true
+			kubectl(ctx, "-n", namespace, "delete", "pod", leader, "--wait=false")
+		}
+		g.Expect(on).To(Equal(node), "the node of the manager that leads")
+	}).Should(Succeed())
 }
 
 // describeFailure shows the whole story of a failed spec, as a person would ask for it.
