@@ -9,19 +9,19 @@ import (
 func TestParseTargets(t *testing.T) {
 	// apt-get indextargets --format '$(ORIGIN)|$(REPO_URI)|$(RELEASE)|$(COMPONENT)' on a Debian 12 host
 	// with a third party's repository, which uses the distribution's own suite and component names.
-	records := `Debian|http://deb.debian.org/debian/|bookworm|main
-Debian|http://deb.debian.org/debian/|bookworm|contrib
-Debian|http://deb.debian.org/debian/|bookworm|main
-Debian|http://deb.debian.org/debian/|bookworm-updates|main
-Debian Backports|http://deb.debian.org/debian/|bookworm-backports|main
-Debian|http://security.debian.org/debian-security/|bookworm-security|main
+	records := `Debian|http://mirror.example/debian/|bookworm|main
+Debian|http://mirror.example/debian/|bookworm|contrib
+Debian|http://mirror.example/debian/|bookworm|main
+Debian|http://mirror.example/debian/|bookworm-updates|main
+Debian Backports|http://mirror.example/debian/|bookworm-backports|main
+Debian|http://security.example/debian-security/|bookworm-security|main
 Tailscale|https://pkgs.tailscale.com/stable/debian/|bookworm|main
 . nodistro|https://deb.nodesource.com/node_20.x/|nodistro|main
 Debian|cdrom://[Debian GNU Linux]/|bookworm|main
 `
-	want := `deb http://deb.debian.org/debian/ bookworm main contrib
-deb http://deb.debian.org/debian/ bookworm-updates main
-deb http://security.debian.org/debian-security/ bookworm-security main
+	want := `deb http://mirror.example/debian/ bookworm main contrib
+deb http://mirror.example/debian/ bookworm-updates main
+deb http://security.example/debian-security/ bookworm-security main
 `
 	sources := &Sources{Codename: "bookworm", entries: parseTargets(records, "bookworm")}
 	if diff := cmp.Diff(want, sources.List()); diff != "" {
@@ -31,7 +31,7 @@ deb http://security.debian.org/debian-security/ bookworm-security main
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got, want := main.line(), "deb http://deb.debian.org/debian/ bookworm main contrib"; got != want {
+	if got, want := main.line(), "deb http://mirror.example/debian/ bookworm main contrib"; got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
 }

@@ -22,7 +22,7 @@ type archive struct {
 
 // parseArchives reads "apt-cache policy": the archives by the words in which
 // parseVersions finds them, such as
-// "http://deb.debian.org/debian bookworm/main amd64 Packages".
+// "http://mirror.example/debian bookworm/main amd64 Packages".
 func parseArchives(output []byte) (map[string]archive, error) {
 	const files, pins = "Package files:", "Pinned packages:"
 	archives := map[string]archive{}
@@ -51,7 +51,7 @@ func parseArchives(output []byte) (map[string]archive, error) {
 	return archives, nil
 }
 
-// parseLocation reads " 500 http://deb.debian.org/debian bookworm/main amd64 Packages".
+// parseLocation reads " 500 http://mirror.example/debian bookworm/main amd64 Packages".
 func parseLocation(line string) (string, bool) {
 	priority, location, found := strings.Cut(strings.TrimLeft(line, " "), " ")
 	if _, err := strconv.Atoi(priority); err != nil {
