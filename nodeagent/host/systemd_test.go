@@ -23,12 +23,7 @@ const inMachine = "NODEPATCH_IN_MACHINE"
 
 // TestSystemd boots a machine with a real systemd and runs the TestMachine… tests of this binary in it.
 func TestSystemd(t *testing.T) {
-	if err := roots.Supported(); err != nil {
-		if os.Getenv("CI") == "true" {
-			t.Fatal(err)
-		}
-		t.Skip(err)
-	}
+	roots.Require(t, roots.Supported())
 	m := boot(t)
 	binary, err := os.Executable()
 	if err != nil {

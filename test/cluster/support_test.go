@@ -25,12 +25,7 @@ import (
 
 func supported(t *testing.T) {
 	t.Helper()
-	if err := cluster.Supported(); err != nil {
-		if os.Getenv("CI") == "true" {
-			t.Fatal(err)
-		}
-		t.Skip(err)
-	}
+	roots.Require(t, cluster.Supported())
 }
 
 // start starts a cluster and stops it when the test ends, if the test has not.

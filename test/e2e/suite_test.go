@@ -44,12 +44,7 @@ var (
 )
 
 func TestEndToEnd(t *testing.T) {
-	if err := cluster.Supported(); err != nil {
-		if os.Getenv("CI") == "true" {
-			t.Fatalf("CI has to run this: %v", err)
-		}
-		t.Skip(err.Error())
-	}
+	roots.Require(t, cluster.Supported())
 	RegisterFailHandler(Fail)
 	RunSpecs(t, "End to end")
 }

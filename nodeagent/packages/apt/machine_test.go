@@ -30,12 +30,7 @@ type machine struct {
 
 func newMachine(tb testing.TB, o apt.Options) *machine {
 	tb.Helper()
-	if err := roots.Supported(); err != nil {
-		if os.Getenv("CI") == "true" {
-			tb.Fatal(err)
-		}
-		tb.Skip(err)
-	}
+	roots.Require(tb, roots.Supported())
 	// Another release than this machine's, made by mmdebstrap with minbase and systemd.
 	root := &roots.Root{Path: os.Getenv("NODEPATCH_APT_ROOT")}
 	if root.Path == "" {
