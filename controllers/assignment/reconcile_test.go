@@ -52,6 +52,13 @@ var _ = Describe("What the manager says about a node's agent", func() {
 		assign("still", task)
 		say("still", v1alpha1.StepScanning)
 		say("still", v1alpha1.StepDone)
+		// As in a cluster, where the task ends because the manager has seen the answer: its watches of tasks and of
+		// assignments know no common order.
+		Eventually(func(g Gomega) {
+			seen := &v1alpha1.PatchAssignment{}
+			g.Expect(cached.Get(ctx, client.ObjectKey{Name: "still"}, seen)).To(Succeed())
+			g.Expect(ended(seen)).To(BeTrue())
+		}).Should(Succeed())
 		setPhase(task, v1alpha1.TaskComplete)
 		Expect(admin.Delete(ctx, task)).To(Succeed())
 		node := &corev1.Node{}

@@ -22,6 +22,7 @@ var (
 	ctx    = context.Background()
 	server *apiserver.Server
 	admin  client.Client
+	cached client.Client // reads what the manager has seen
 	writes apiserver.Requests
 )
 
@@ -38,6 +39,7 @@ var _ = BeforeSuite(func() {
 	server, admin = apiserver.Run(GinkgoTB())
 	Expect(admin.Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: apiserver.Namespace}})).To(Succeed())
 	apiserver.RunManager(GinkgoTB(), writes.Watch(server.Config), func(mgr ctrl.Manager) error {
+		cached = mgr.GetClient()
 		return SetupWithManager(mgr, apiserver.Namespace)
 	})
 })
