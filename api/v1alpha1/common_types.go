@@ -91,8 +91,17 @@ type TaskTemplate struct {
 	// +optional
 	// +kubebuilder:default={}
 	Scan ScanOptions `json:"scan,omitzero"`
-	// patches chooses which missing patches are downloaded and installed. A
-	// scan lists all of them whatever stands here.
+	// download holds the options of the downloading step.
+	// +optional
+	// +kubebuilder:default={}
+	Download DownloadOptions `json:"download,omitzero"`
+	// install holds the options of the installing step.
+	// +optional
+	// +kubebuilder:default={}
+	Install InstallOptions `json:"install,omitzero"`
+	// patches chooses which missing patches are downloaded and installed: all
+	// but the packages of Kubernetes itself, if it is left out. A scan lists all
+	// of them whatever stands here.
 	// +optional
 	Patches *PatchSelection `json:"patches,omitempty"`
 	// rollout bounds how many nodes are worked on at once.
@@ -122,6 +131,30 @@ type ScanOptions struct {
 	// +kubebuilder:validation:Type=string
 	// +kubebuilder:validation:MaxLength=32
 	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('10s') && duration(self) <= duration('24h')",message="a scan's timeout is between 10s and 24h; durations are written like 90s or 30m"
+	Timeout metav1.Duration `json:"timeout,omitzero"`
+}
+
+// DownloadOptions are the options of the downloading step.
+type DownloadOptions struct {
+	// timeout is how long a node may take to stage its packages.
+	// +optional
+	// +kubebuilder:default="1h"
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=32
+	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('10s') && duration(self) <= duration('24h')",message="a download's timeout is between 10s and 24h; durations are written like 90s or 30m"
+	Timeout metav1.Duration `json:"timeout,omitzero"`
+}
+
+// InstallOptions are the options of the installing step.
+type InstallOptions struct {
+	// timeout is how long a node may take to install its packages. A package
+	// transaction that has begun is never cut: after the timeout the task goes
+	// on without the node, and the node finishes what it has begun.
+	// +optional
+	// +kubebuilder:default="2h"
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=32
+	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('10s') && duration(self) <= duration('24h')",message="an installation's timeout is between 10s and 24h; durations are written like 90s or 30m"
 	Timeout metav1.Duration `json:"timeout,omitzero"`
 }
 
@@ -190,7 +223,8 @@ const (
 
 // RolloutOptions bound how many nodes are worked on at once.
 type RolloutOptions struct {
-	// maxParallelScans is how many nodes scan or download at once.
+	// maxParallelScans is how many nodes scan or download at once, in a task
+	// that does no more than that.
 	// +optional
 	// +kubebuilder:default=50
 	// +kubebuilder:validation:Minimum=1
@@ -198,7 +232,7 @@ type RolloutOptions struct {
 	MaxParallelScans int32 `json:"maxParallelScans,omitempty"`
 	// maxUnavailable is how many of the policy's nodes may be unavailable at
 	// once, for any cause: a number, or a percentage of which at least one
-	// node is left.
+	// node is left. It is also how many nodes of a deployment work at once.
 	// +optional
 	// +kubebuilder:default=1
 	// +kubebuilder:validation:XIntOrString
@@ -343,9 +377,10 @@ type RetryLimits struct {
 // HandledButtons remembers the last token of each button that carried one, so
 // that a button which Git puts back is not pressed twice.
 type HandledButtons struct {
-	// clearRetries is the last token of nodepatch.io/clear-retries.
+	// clearRetries is the last value of nodepatch.io/clear-retries that carried
+	// a token; one without a token stands here only until the annotation is gone.
 	// +optional
-	// +kubebuilder:validation:MaxLength=128
+	// +kubebuilder:validation:MaxLength=4096
 	ClearRetries string `json:"clearRetries,omitempty"`
 	// clearLog is the last token of nodepatch.io/clear-log.
 	// +optional

@@ -53,6 +53,12 @@ type PatchAssignmentSpec struct {
 	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=8
 	Withdrawn []EndedOperation `json:"withdrawn,omitempty"`
+	// retryClears is status.clears of the node's PatchRetry after the manager
+	// has cleared counts there: when it changes, the agent reads its PatchRetry
+	// again, which it does not watch.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	RetryClears int64 `json:"retryClears,omitempty"`
 }
 
 // Operation is one node's part of a task.
@@ -67,9 +73,22 @@ type Operation struct {
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=63
 	Task string `json:"task,omitempty"`
-	// step that the agent may go up to.
+	// step that the agent may go up to: Scanning, Downloading or Installing.
+	// What lies before it is done first, and Verifying follows Installing.
 	// +required
 	Step Step `json:"step,omitempty"`
+	// patches chooses what is downloaded and installed: all but the packages
+	// of Kubernetes itself, if it is left out.
+	// +optional
+	Patches *PatchSelection `json:"patches,omitempty"`
+	// retryLimits of the policy.
+	// +optional
+	RetryLimits *RetryLimits `json:"retryLimits,omitempty"`
+	// stop says why the operation has to end at the next safe point: a scan and
+	// a download at once, a package transaction when it is finished.
+	// +optional
+	// +kubebuilder:validation:MaxLength=1024
+	Stop string `json:"stop,omitempty"`
 	// assignedAt is when the manager asked.
 	// +required
 	AssignedAt metav1.Time `json:"assignedAt,omitzero"`

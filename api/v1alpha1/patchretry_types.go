@@ -48,6 +48,16 @@ type PatchRetryStatus struct {
 	// +listMapKey=version
 	// +kubebuilder:validation:MaxItems=1000
 	Patches []PatchAttempts `json:"patches,omitempty"`
+	// sequence is the number of the agent's last failure that is counted here:
+	// a failure that is sent twice is counted once, also if its count was
+	// cleared in between.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	Sequence int64 `json:"sequence,omitempty"`
+	// clears is how often counts were cleared here.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	Clears int64 `json:"clears,omitempty"`
 	// handled remembers the tokens of buttons that were pressed.
 	// +optional
 	Handled *HandledButtons `json:"handled,omitempty"`
@@ -89,6 +99,10 @@ type PatchAttempts struct {
 	// +optional
 	// +kubebuilder:validation:MaxLength=512
 	LastError string `json:"lastError,omitempty"`
+	// lastTask is the PatchTask whose attempt failed last.
+	// +optional
+	// +kubebuilder:validation:MaxLength=63
+	LastTask string `json:"lastTask,omitempty"`
 	// lastTime is when the last attempt failed.
 	// +optional
 	LastTime *metav1.Time `json:"lastTime,omitempty"`

@@ -21,7 +21,9 @@ import (
 // +kubebuilder:printcolumn:name="Done",type=integer,JSONPath=`.status.nodes.done`
 // +kubebuilder:printcolumn:name="Failed",type=integer,JSONPath=`.status.nodes.failed`
 // +kubebuilder:printcolumn:name="Unreachable",type=integer,JSONPath=`.status.nodes.unreachable`
-// +kubebuilder:printcolumn:name="Missing",type=integer,JSONPath=`.status.patches.missing`,description="Patches found missing"
+// +kubebuilder:printcolumn:name="Missing",type=integer,JSONPath=`.status.patches.missing`,description="Patches that are missing at the end"
+// +kubebuilder:printcolumn:name="Installed",type=integer,JSONPath=`.status.patches.installed`,description="Patches that were installed"
+// +kubebuilder:printcolumn:name="Blocked",type=integer,JSONPath=`.status.patches.blocked`,description="Patches that used up their retries"
 // +kubebuilder:printcolumn:name="Security",type=integer,JSONPath=`.status.patches.security`,description="Security patches found missing"
 // +kubebuilder:printcolumn:name="Message",type=string,JSONPath=`.status.message`
 // +kubebuilder:printcolumn:name="Started",type=date,JSONPath=`.status.startTime`,priority=1
@@ -229,10 +231,14 @@ type PatchCounts struct {
 	// excluded is how many of the missing the policy leaves out.
 	// +optional
 	Excluded int32 `json:"excluded"`
+	// downloaded is how many of the missing lie ready on their node's disk.
+	// +optional
+	Downloaded int32 `json:"downloaded"`
 	// installed is how many patches were installed.
 	// +optional
 	Installed int32 `json:"installed"`
-	// failed is how many patches failed to download or install.
+	// failed is how many patches failed to download or install, and are tried
+	// again by the next task.
 	// +optional
 	Failed int32 `json:"failed"`
 	// blocked is how many patches used up their retries.

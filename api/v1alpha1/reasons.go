@@ -77,6 +77,9 @@ const (
 	ReasonPolicyDeleted = "PolicyDeleted"
 	// ReasonStopped: a person stopped the run with nodepatch.io/stop.
 	ReasonStopped = "Stopped"
+	// ReasonStopping: the run has to end, and waits for nodes to finish what
+	// they have begun.
+	ReasonStopping = "Stopping"
 	// ReasonFinished: the run is over.
 	ReasonFinished = "Finished"
 )
@@ -133,6 +136,26 @@ const (
 	// ReasonUnmetDependencies: installed packages lack what they depend on, so
 	// that the package manager makes no plan; the message names them.
 	ReasonUnmetDependencies = "UnmetDependencies"
+	// ReasonDownloaded: all chosen patches lie ready on the node's disk.
+	ReasonDownloaded = "Downloaded"
+	// ReasonInstalled: all chosen patches were installed.
+	ReasonInstalled = "Installed"
+	// ReasonNothingToDo: none of the missing patches was to be downloaded or
+	// installed; the report says why for each.
+	ReasonNothingToDo = "NothingToDo"
+	// ReasonPatchesFailed: patches failed to download or install; their counts
+	// stand in the node's PatchRetry.
+	ReasonPatchesFailed = "PatchesFailed"
+	// ReasonDiskFull: the node's disk has no room for the packages.
+	ReasonDiskFull = "DiskFull"
+	// ReasonRepairFailed: an interrupted package database could not be put right.
+	ReasonRepairFailed = "RepairFailed"
+	// ReasonDownloadFailed: the package manager could not download, for a cause
+	// that is no patch's.
+	ReasonDownloadFailed = "DownloadFailed"
+	// ReasonInstallFailed: the package manager could not install, for a cause
+	// that is no patch's.
+	ReasonInstallFailed = "InstallFailed"
 	// ReasonUnsupportedSystem: the node has no package manager that nodepatch knows.
 	ReasonUnsupportedSystem = "UnsupportedSystem"
 	// ReasonUnsupportedStep: the agent does not know the step that the
@@ -168,4 +191,40 @@ const (
 	EventScanFailed = "ScanFailed"
 	// EventScanStopped regards a Node: its scan was ended by the manager.
 	EventScanStopped = "ScanStopped"
+	// EventPatchesDownloaded regards a Node: patches lie ready on its disk.
+	EventPatchesDownloaded = "PatchesDownloaded"
+	// EventPatchesInstalled regards a Node: patches were installed; the note has
+	// them with their old and new versions.
+	EventPatchesInstalled = "PatchesInstalled"
+	// EventDownloadFailed regards a Node: downloads of patches failed; the note
+	// has each with its count and the package manager's words.
+	EventDownloadFailed = "PatchDownloadFailed"
+	// EventInstallFailed regards a Node: installations of patches failed; the
+	// note has each with its count and the package manager's words.
+	EventInstallFailed = "PatchInstallFailed"
+	// EventPatchesBlocked regards a Node: patches used up their retries.
+	EventPatchesBlocked = "PatchesBlocked"
+	// EventPatchesNotTried regards a Node: chosen patches were not tried, or
+	// failed for a cause that is not theirs; nothing was counted.
+	EventPatchesNotTried = "PatchesNotTried"
+	// EventTransactionInterrupted regards a Node: it went down, or the package
+	// manager was killed, in the middle of a package transaction.
+	EventTransactionInterrupted = "TransactionInterrupted"
+	// EventPackagesRepaired regards a Node: an interrupted or half-configured
+	// package database was put right.
+	EventPackagesRepaired = "PackagesRepaired"
+	// EventRepairFailed regards a Node: its package database could not be put right.
+	EventRepairFailed = "RepairFailed"
+	// EventDownloadFinished regards a Node: its download for a task is over.
+	EventDownloadFinished = "DownloadFinished"
+	// EventDeployFinished regards a Node: its deployment is over, and nothing failed.
+	EventDeployFinished = "DeployFinished"
+	// EventDeployFailed regards a Node: its download or deployment failed, or
+	// patches of it did; the note has the cause.
+	EventDeployFailed = "DeployFailed"
+	// EventDeployStopped regards a Node: its download or deployment was ended by
+	// the manager; the note says what it had done.
+	EventDeployStopped = "DeployStopped"
+	// EventRetriesCleared regards a Node: a person cleared counts of its PatchRetry.
+	EventRetriesCleared = "RetriesCleared"
 )

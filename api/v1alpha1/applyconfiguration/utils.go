@@ -20,6 +20,8 @@ func ForKind(kind schema.GroupVersionKind) interface{} {
 		return &apiv1alpha1.AgentStatusApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("ControllerStatus"):
 		return &apiv1alpha1.ControllerStatusApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("DownloadOptions"):
+		return &apiv1alpha1.DownloadOptionsApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("DrainOptions"):
 		return &apiv1alpha1.DrainOptionsApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("EndedOperation"):
@@ -28,6 +30,8 @@ func ForKind(kind schema.GroupVersionKind) interface{} {
 		return &apiv1alpha1.HandledButtonsApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("HistoryLimits"):
 		return &apiv1alpha1.HistoryLimitsApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("InstallOptions"):
+		return &apiv1alpha1.InstallOptionsApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("Kernel"):
 		return &apiv1alpha1.KernelApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("LogEntry"):

@@ -76,6 +76,13 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: reason
       type:
         scalar: string
+- name: com.github.nodepatch.nodepatch.api.v1alpha1.DownloadOptions
+  map:
+    fields:
+    - name: timeout
+      type:
+        namedType: io.k8s.apimachinery.pkg.apis.meta.v1.Duration
+      default: 1h
 - name: com.github.nodepatch.nodepatch.api.v1alpha1.DrainOptions
   map:
     fields:
@@ -133,6 +140,13 @@ var schemaYAML = typed.YAMLObject(`types:
       type:
         scalar: numeric
       default: 3
+- name: com.github.nodepatch.nodepatch.api.v1alpha1.InstallOptions
+  map:
+    fields:
+    - name: timeout
+      type:
+        namedType: io.k8s.apimachinery.pkg.apis.meta.v1.Duration
+      default: 2h
 - name: com.github.nodepatch.nodepatch.api.v1alpha1.Kernel
   map:
     fields:
@@ -247,9 +261,18 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: id
       type:
         scalar: string
+    - name: patches
+      type:
+        namedType: com.github.nodepatch.nodepatch.api.v1alpha1.PatchSelection
+    - name: retryLimits
+      type:
+        namedType: com.github.nodepatch.nodepatch.api.v1alpha1.RetryLimits
     - name: step
       type:
         namedType: com.github.nodepatch.nodepatch.api.v1alpha1.Step
+    - name: stop
+      type:
+        scalar: string
     - name: task
       type:
         scalar: string
@@ -336,6 +359,9 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: policy
       type:
         scalar: string
+    - name: retryClears
+      type:
+        scalar: numeric
     - name: withdrawn
       type:
         list:
@@ -366,6 +392,9 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: lastError
       type:
         scalar: string
+    - name: lastTask
+      type:
+        scalar: string
     - name: lastTime
       type:
         namedType: io.k8s.apimachinery.pkg.apis.meta.v1.Time
@@ -382,6 +411,9 @@ var schemaYAML = typed.YAMLObject(`types:
       type:
         scalar: numeric
     - name: bugfix
+      type:
+        scalar: numeric
+    - name: downloaded
       type:
         scalar: numeric
     - name: enhancement
@@ -619,6 +651,9 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: blocked
       type:
         scalar: numeric
+    - name: clears
+      type:
+        scalar: numeric
     - name: counted
       type:
         scalar: numeric
@@ -634,6 +669,9 @@ var schemaYAML = typed.YAMLObject(`types:
           keys:
           - name
           - version
+    - name: sequence
+      type:
+        scalar: numeric
     - name: summary
       type:
         scalar: string
@@ -838,6 +876,9 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: downloadBytes
       type:
         scalar: numeric
+    - name: downloaded
+      type:
+        scalar: numeric
     - name: enhancement
       type:
         scalar: numeric
@@ -998,9 +1039,17 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: deadline
       type:
         namedType: io.k8s.apimachinery.pkg.apis.meta.v1.Duration
+    - name: download
+      type:
+        namedType: com.github.nodepatch.nodepatch.api.v1alpha1.DownloadOptions
+      default: {}
     - name: drain
       type:
         namedType: com.github.nodepatch.nodepatch.api.v1alpha1.DrainOptions
+    - name: install
+      type:
+        namedType: com.github.nodepatch.nodepatch.api.v1alpha1.InstallOptions
+      default: {}
     - name: patches
       type:
         namedType: com.github.nodepatch.nodepatch.api.v1alpha1.PatchSelection

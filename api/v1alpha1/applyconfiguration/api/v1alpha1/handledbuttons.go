@@ -8,7 +8,8 @@ package v1alpha1
 // HandledButtons remembers the last token of each button that carried one, so
 // that a button which Git puts back is not pressed twice.
 type HandledButtonsApplyConfiguration struct {
-	// clearRetries is the last token of nodepatch.io/clear-retries.
+	// clearRetries is the last value of nodepatch.io/clear-retries that carried
+	// a token; one without a token stands here only until the annotation is gone.
 	ClearRetries *string `json:"clearRetries,omitempty"`
 	// clearLog is the last token of nodepatch.io/clear-log.
 	ClearLog *string `json:"clearLog,omitempty"`

@@ -16,8 +16,17 @@ type OperationApplyConfiguration struct {
 	ID *string `json:"id,omitempty"`
 	// task that the operation belongs to.
 	Task *string `json:"task,omitempty"`
-	// step that the agent may go up to.
+	// step that the agent may go up to: Scanning, Downloading or Installing.
+	// What lies before it is done first, and Verifying follows Installing.
 	Step *apiv1alpha1.Step `json:"step,omitempty"`
+	// patches chooses what is downloaded and installed: all but the packages
+	// of Kubernetes itself, if it is left out.
+	Patches *PatchSelectionApplyConfiguration `json:"patches,omitempty"`
+	// retryLimits of the policy.
+	RetryLimits *RetryLimitsApplyConfiguration `json:"retryLimits,omitempty"`
+	// stop says why the operation has to end at the next safe point: a scan and
+	// a download at once, a package transaction when it is finished.
+	Stop *string `json:"stop,omitempty"`
 	// assignedAt is when the manager asked.
 	AssignedAt *v1.Time `json:"assignedAt,omitempty"`
 	// deadline is when the manager stops waiting for an answer; an agent that
@@ -52,6 +61,30 @@ func (b *OperationApplyConfiguration) WithTask(value string) *OperationApplyConf
 // If called multiple times, the Step field is set to the value of the last call.
 func (b *OperationApplyConfiguration) WithStep(value apiv1alpha1.Step) *OperationApplyConfiguration {
 	b.Step = &value
+	return b
+}
+
+// WithPatches sets the Patches field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the Patches field is set to the value of the last call.
+func (b *OperationApplyConfiguration) WithPatches(value *PatchSelectionApplyConfiguration) *OperationApplyConfiguration {
+	b.Patches = value
+	return b
+}
+
+// WithRetryLimits sets the RetryLimits field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the RetryLimits field is set to the value of the last call.
+func (b *OperationApplyConfiguration) WithRetryLimits(value *RetryLimitsApplyConfiguration) *OperationApplyConfiguration {
+	b.RetryLimits = value
+	return b
+}
+
+// WithStop sets the Stop field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the Stop field is set to the value of the last call.
+func (b *OperationApplyConfiguration) WithStop(value string) *OperationApplyConfiguration {
+	b.Stop = &value
 	return b
 }
 

@@ -17,6 +17,10 @@ type PatchAssignmentSpecApplyConfiguration struct {
 	// the removal of the operation, so that a node that was given up is not
 	// asked again by the same task, however often the manager restarts.
 	Withdrawn []EndedOperationApplyConfiguration `json:"withdrawn,omitempty"`
+	// retryClears is status.clears of the node's PatchRetry after the manager
+	// has cleared counts there: when it changes, the agent reads its PatchRetry
+	// again, which it does not watch.
+	RetryClears *int64 `json:"retryClears,omitempty"`
 }
 
 // PatchAssignmentSpecApplyConfiguration constructs a declarative configuration of the PatchAssignmentSpec type for use with
@@ -51,5 +55,13 @@ func (b *PatchAssignmentSpecApplyConfiguration) WithWithdrawn(values ...*EndedOp
 		}
 		b.Withdrawn = append(b.Withdrawn, *values[i])
 	}
+	return b
+}
+
+// WithRetryClears sets the RetryClears field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the RetryClears field is set to the value of the last call.
+func (b *PatchAssignmentSpecApplyConfiguration) WithRetryClears(value int64) *PatchAssignmentSpecApplyConfiguration {
+	b.RetryClears = &value
 	return b
 }

@@ -22,6 +22,8 @@ type PatchAttemptsApplyConfiguration struct {
 	InstallFailures *int32 `json:"installFailures,omitempty"`
 	// lastError is the package manager's own last word.
 	LastError *string `json:"lastError,omitempty"`
+	// lastTask is the PatchTask whose attempt failed last.
+	LastTask *string `json:"lastTask,omitempty"`
 	// lastTime is when the last attempt failed.
 	LastTime *v1.Time `json:"lastTime,omitempty"`
 	// blocked says at which step the patch used up its retries; it is then not
@@ -72,6 +74,14 @@ func (b *PatchAttemptsApplyConfiguration) WithInstallFailures(value int32) *Patc
 // If called multiple times, the LastError field is set to the value of the last call.
 func (b *PatchAttemptsApplyConfiguration) WithLastError(value string) *PatchAttemptsApplyConfiguration {
 	b.LastError = &value
+	return b
+}
+
+// WithLastTask sets the LastTask field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the LastTask field is set to the value of the last call.
+func (b *PatchAttemptsApplyConfiguration) WithLastTask(value string) *PatchAttemptsApplyConfiguration {
+	b.LastTask = &value
 	return b
 }
 

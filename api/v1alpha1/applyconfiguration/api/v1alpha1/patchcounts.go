@@ -27,9 +27,12 @@ type PatchCountsApplyConfiguration struct {
 	Phased *int32 `json:"phased,omitempty"`
 	// excluded is how many of the missing the policy leaves out.
 	Excluded *int32 `json:"excluded,omitempty"`
+	// downloaded is how many of the missing lie ready on their node's disk.
+	Downloaded *int32 `json:"downloaded,omitempty"`
 	// installed is how many patches were installed.
 	Installed *int32 `json:"installed,omitempty"`
-	// failed is how many patches failed to download or install.
+	// failed is how many patches failed to download or install, and are tried
+	// again by the next task.
 	Failed *int32 `json:"failed,omitempty"`
 	// blocked is how many patches used up their retries.
 	Blocked *int32 `json:"blocked,omitempty"`
@@ -110,6 +113,14 @@ func (b *PatchCountsApplyConfiguration) WithPhased(value int32) *PatchCountsAppl
 // If called multiple times, the Excluded field is set to the value of the last call.
 func (b *PatchCountsApplyConfiguration) WithExcluded(value int32) *PatchCountsApplyConfiguration {
 	b.Excluded = &value
+	return b
+}
+
+// WithDownloaded sets the Downloaded field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the Downloaded field is set to the value of the last call.
+func (b *PatchCountsApplyConfiguration) WithDownloaded(value int32) *PatchCountsApplyConfiguration {
+	b.Downloaded = &value
 	return b
 }
 

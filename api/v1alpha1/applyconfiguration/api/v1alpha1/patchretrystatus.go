@@ -17,6 +17,12 @@ type PatchRetryStatusApplyConfiguration struct {
 	// patches with failed attempts. A patch that was installed, or is no
 	// longer offered, loses its entry.
 	Patches []PatchAttemptsApplyConfiguration `json:"patches,omitempty"`
+	// sequence is the number of the agent's last failure that is counted here:
+	// a failure that is sent twice is counted once, also if its count was
+	// cleared in between.
+	Sequence *int64 `json:"sequence,omitempty"`
+	// clears is how often counts were cleared here.
+	Clears *int64 `json:"clears,omitempty"`
 	// handled remembers the tokens of buttons that were pressed.
 	Handled *HandledButtonsApplyConfiguration `json:"handled,omitempty"`
 }
@@ -61,6 +67,22 @@ func (b *PatchRetryStatusApplyConfiguration) WithPatches(values ...*PatchAttempt
 		}
 		b.Patches = append(b.Patches, *values[i])
 	}
+	return b
+}
+
+// WithSequence sets the Sequence field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the Sequence field is set to the value of the last call.
+func (b *PatchRetryStatusApplyConfiguration) WithSequence(value int64) *PatchRetryStatusApplyConfiguration {
+	b.Sequence = &value
+	return b
+}
+
+// WithClears sets the Clears field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the Clears field is set to the value of the last call.
+func (b *PatchRetryStatusApplyConfiguration) WithClears(value int64) *PatchRetryStatusApplyConfiguration {
+	b.Clears = &value
 	return b
 }
 

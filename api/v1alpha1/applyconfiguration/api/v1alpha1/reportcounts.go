@@ -100,6 +100,14 @@ func (b *ReportCountsApplyConfiguration) WithExcluded(value int32) *ReportCounts
 	return b
 }
 
+// WithDownloaded sets the Downloaded field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the Downloaded field is set to the value of the last call.
+func (b *ReportCountsApplyConfiguration) WithDownloaded(value int32) *ReportCountsApplyConfiguration {
+	b.PatchCountsApplyConfiguration.Downloaded = &value
+	return b
+}
+
 // WithInstalled sets the Installed field in the declarative configuration to the given value
 // and returns the receiver, so that objects can be built by chaining "With" function invocations.
 // If called multiple times, the Installed field is set to the value of the last call.

@@ -12,11 +12,12 @@ import (
 //
 // RolloutOptions bound how many nodes are worked on at once.
 type RolloutOptionsApplyConfiguration struct {
-	// maxParallelScans is how many nodes scan or download at once.
+	// maxParallelScans is how many nodes scan or download at once, in a task
+	// that does no more than that.
 	MaxParallelScans *int32 `json:"maxParallelScans,omitempty"`
 	// maxUnavailable is how many of the policy's nodes may be unavailable at
 	// once, for any cause: a number, or a percentage of which at least one
-	// node is left.
+	// node is left. It is also how many nodes of a deployment work at once.
 	MaxUnavailable *intstr.IntOrString `json:"maxUnavailable,omitempty"`
 	// maxFailures is how many failed nodes the rollout tolerates before it halts.
 	MaxFailures *int32 `json:"maxFailures,omitempty"`

@@ -17,8 +17,13 @@ type TaskTemplateApplyConfiguration struct {
 	Action *apiv1alpha1.Action `json:"action,omitempty"`
 	// scan holds the options of the scanning step.
 	Scan *ScanOptionsApplyConfiguration `json:"scan,omitempty"`
-	// patches chooses which missing patches are downloaded and installed. A
-	// scan lists all of them whatever stands here.
+	// download holds the options of the downloading step.
+	Download *DownloadOptionsApplyConfiguration `json:"download,omitempty"`
+	// install holds the options of the installing step.
+	Install *InstallOptionsApplyConfiguration `json:"install,omitempty"`
+	// patches chooses which missing patches are downloaded and installed: all
+	// but the packages of Kubernetes itself, if it is left out. A scan lists all
+	// of them whatever stands here.
 	Patches *PatchSelectionApplyConfiguration `json:"patches,omitempty"`
 	// rollout bounds how many nodes are worked on at once.
 	Rollout *RolloutOptionsApplyConfiguration `json:"rollout,omitempty"`
@@ -49,6 +54,22 @@ func (b *TaskTemplateApplyConfiguration) WithAction(value apiv1alpha1.Action) *T
 // If called multiple times, the Scan field is set to the value of the last call.
 func (b *TaskTemplateApplyConfiguration) WithScan(value *ScanOptionsApplyConfiguration) *TaskTemplateApplyConfiguration {
 	b.Scan = value
+	return b
+}
+
+// WithDownload sets the Download field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the Download field is set to the value of the last call.
+func (b *TaskTemplateApplyConfiguration) WithDownload(value *DownloadOptionsApplyConfiguration) *TaskTemplateApplyConfiguration {
+	b.Download = value
+	return b
+}
+
+// WithInstall sets the Install field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the Install field is set to the value of the last call.
+func (b *TaskTemplateApplyConfiguration) WithInstall(value *InstallOptionsApplyConfiguration) *TaskTemplateApplyConfiguration {
+	b.Install = value
 	return b
 }
 
