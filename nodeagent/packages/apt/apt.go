@@ -21,40 +21,15 @@ import (
 type Manager struct {
 	runner packages.Runner
 	files  fs.FS
-
-	lockTimeout time.Duration
-	lockPoll    time.Duration
-	waiting     func(*packages.LockHeldError)
+	locks  packages.Locks
 }
 
 var _ packages.Manager = (*Manager)(nil)
 
-// Options are what may be set of a Manager; the zero value is right for a node.
-type Options struct {
-	// LockTimeout is how long Refresh asks for a lock that another program
-	// holds; 10 minutes if it is 0.
-	LockTimeout time.Duration
-	// LockPoll is how long Refresh waits before it asks again; 2 seconds if it is 0.
-	LockPoll time.Duration
-	// Waiting, if set, is told each time that Refresh finds the lock held and
-	// is going to ask again.
-	Waiting func(*packages.LockHeldError)
-}
-
 // New returns the apt of the host on which runner runs its commands and whose
 // root directory is files. Absolute symbolic links in files need not work.
-func New(runner packages.Runner, files fs.FS, o Options) *Manager {
-	m := &Manager{runner: runner, files: files, lockTimeout: o.LockTimeout, lockPoll: o.LockPoll, waiting: o.Waiting}
-	if m.lockTimeout == 0 {
-		m.lockTimeout = 10 * time.Minute
-	}
-	if m.lockPoll == 0 {
-		m.lockPoll = 2 * time.Second
-	}
-	if m.waiting == nil {
-		m.waiting = func(*packages.LockHeldError) {}
-	}
-	return m
+func New(runner packages.Runner, files fs.FS, locks packages.Locks) *Manager {
+	return &Manager{runner: runner, files: files, locks: locks}
 }
 
 // Installed says whether the host whose root directory is files has apt.

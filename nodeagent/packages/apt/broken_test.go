@@ -10,13 +10,12 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/nodepatch/nodepatch/nodeagent/packages"
-	"github.com/nodepatch/nodepatch/nodeagent/packages/apt"
 	"github.com/nodepatch/nodepatch/test/aptrepo"
 )
 
 // TestScanInterrupted scans after dpkg was killed in the middle of a transaction.
 func TestScanInterrupted(t *testing.T) {
-	m := newMachine(t, apt.Options{})
+	m := newMachine(t, packages.Locks{})
 	repos := archives()
 	killer := aptrepo.Good("toy-killer", "1.0")
 	killer.Postinst = "kill -9 $PPID" // dpkg itself
@@ -45,7 +44,7 @@ func TestScanInterrupted(t *testing.T) {
 
 // TestScanHalfConfigured scans after a package's script failed.
 func TestScanHalfConfigured(t *testing.T) {
-	m := newMachine(t, apt.Options{})
+	m := newMachine(t, packages.Locks{})
 	repos := archives()
 	repos["debian"].Add(aptrepo.Good("toy", "1.0"), aptrepo.FailingPostinst("toy", "1.1"), aptrepo.Good("other", "1.0"), aptrepo.Good("other", "1.1"))
 	m.serve(t, repos)
@@ -65,7 +64,7 @@ func TestScanHalfConfigured(t *testing.T) {
 
 // TestScanUnmetDependencies scans a machine on which apt plans nothing before it is repaired.
 func TestScanUnmetDependencies(t *testing.T) {
-	m := newMachine(t, apt.Options{})
+	m := newMachine(t, packages.Locks{})
 	repos := archives()
 	needy := aptrepo.Good("toy-needy", "1.0")
 	needy.Depends = "toy-absent (>= 2)"
@@ -89,7 +88,7 @@ func TestScanUnmetDependencies(t *testing.T) {
 // TestScanNotUnderstood replaces apt's tools by some that print something else,
 // or fail. Each is an error that says so, and never a machine with nothing missing.
 func TestScanNotUnderstood(t *testing.T) {
-	m := newMachine(t, apt.Options{})
+	m := newMachine(t, packages.Locks{})
 	repos := archives()
 	repos["debian"].Add(aptrepo.Good("toy", "1.0"), aptrepo.Good("toy", "1.1"))
 	m.serve(t, repos)
@@ -157,7 +156,7 @@ func TestScanNotUnderstood(t *testing.T) {
 // TestScanReboot has a new kernel be installed beside the one that runs, which
 // leaves no flag file, and then a package ask for a reboot.
 func TestScanReboot(t *testing.T) {
-	m := newMachine(t, apt.Options{})
+	m := newMachine(t, packages.Locks{})
 	var name unix.Utsname
 	if err := unix.Uname(&name); err != nil {
 		t.Fatal(err)

@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"github.com/nodepatch/nodepatch/nodeagent/packages"
-	"github.com/nodepatch/nodepatch/nodeagent/packages/apt"
 	"github.com/nodepatch/nodepatch/test/roots"
 )
 
@@ -14,7 +13,7 @@ import (
 // all that was published since the release is missing.
 func newDistribution(tb testing.TB) *machine {
 	tb.Helper()
-	m := newMachine(tb, apt.Options{})
+	m := newMachine(tb, packages.Locks{})
 	sources, err := roots.HostSources(tb.Context())
 	if err != nil {
 		tb.Fatal(err)

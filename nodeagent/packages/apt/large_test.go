@@ -10,14 +10,13 @@ import (
 	"time"
 
 	"github.com/nodepatch/nodepatch/nodeagent/packages"
-	"github.com/nodepatch/nodepatch/nodeagent/packages/apt"
 	"github.com/nodepatch/nodepatch/test/aptrepo"
 )
 
 // TestScanLarge scans a machine on which 5,000 packages are outdated.
 func TestScanLarge(t *testing.T) {
 	const outdated = 5000
-	m := newMachine(t, apt.Options{})
+	m := newMachine(t, packages.Locks{})
 	repo := aptrepo.New(aptrepo.Release{Origin: "Debian", Label: "Debian-Security", Suite: "oldstable-security"})
 	var database strings.Builder
 	for i := range outdated {

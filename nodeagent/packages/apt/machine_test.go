@@ -28,7 +28,7 @@ type machine struct {
 	runner packages.Runner
 }
 
-func newMachine(tb testing.TB, o apt.Options) *machine {
+func newMachine(tb testing.TB, o packages.Locks) *machine {
 	tb.Helper()
 	roots.Require(tb, roots.Supported())
 	// Another release than this machine's, made by mmdebstrap with minbase and systemd.

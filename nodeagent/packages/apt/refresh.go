@@ -32,31 +32,20 @@ func refreshCommand() []string {
 
 // Refresh fetches the metadata of all repositories. While another program holds
 // the lock of the lists, which apt does not wait for, it asks again.
-func (m *Manager) Refresh(ctx context.Context) (packages.Refresh, error) {
+func (m *Manager) Refresh(ctx context.Context) (refresh packages.Refresh, err error) {
 	const purpose = "refresh the package metadata"
-	started := time.Now()
-	for {
+	err = m.locks.Retry(ctx, m.files, func() error {
 		result, err := m.run(ctx, "apt-refresh", purpose, refreshTimeout, refreshCommand()...)
 		if err != nil {
-			return packages.Refresh{}, err
+			return err
 		}
-		held := lockHeld(result.Stderr)
-		if held == nil || result.ExitCode == 0 {
-			return m.refreshed(ctx, purpose, result)
+		if held := lockHeld(result.Stderr); held != nil && result.ExitCode != 0 {
+			return fmt.Errorf("%s: %w", purpose, held)
 		}
-		if held.Process == "" && held.PID != 0 {
-			held.Process = packages.ProcessName(m.files, held.PID)
-		}
-		if held.Waited = time.Since(started); held.Waited+m.lockPoll > m.lockTimeout {
-			return packages.Refresh{}, fmt.Errorf("%s: %w", purpose, held)
-		}
-		m.waiting(held)
-		select {
-		case <-ctx.Done():
-			return packages.Refresh{}, fmt.Errorf("%s: %w", purpose, context.Cause(ctx))
-		case <-time.After(m.lockPoll):
-		}
-	}
+		refresh, err = m.refreshed(ctx, purpose, result)
+		return err
+	})
+	return refresh, err
 }
 
 func (m *Manager) refreshed(ctx context.Context, purpose string, result packages.Result) (packages.Refresh, error) {

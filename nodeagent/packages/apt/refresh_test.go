@@ -27,7 +27,7 @@ func atoi(s string) int {
 
 // TestRefresh finds what was published since the last time, and counts it.
 func TestRefresh(t *testing.T) {
-	m := newMachine(t, apt.Options{})
+	m := newMachine(t, packages.Locks{})
 	repos := archives()
 	repos["debian"].Add(aptrepo.Good("toy", "1.0"))
 	m.serve(t, repos)
@@ -82,7 +82,7 @@ func TestRefreshUnreachable(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			m := newMachine(t, apt.Options{})
+			m := newMachine(t, packages.Locks{})
 			repos := archives()
 			repos["debian"].Add(aptrepo.Good("toy", "1.0"))
 			repos["updates"].Add(aptrepo.Good("toy", "1.1"))
@@ -150,7 +150,7 @@ func (m *machine) holdLock(tb testing.TB) (release func()) {
 
 // TestRefreshLockHeld waits for as long as it may and then says who holds the lock.
 func TestRefreshLockHeld(t *testing.T) {
-	m := newMachine(t, apt.Options{LockTimeout: time.Second, LockPoll: 100 * time.Millisecond})
+	m := newMachine(t, packages.Locks{Patience: time.Second, Poll: 100 * time.Millisecond})
 	m.serve(t, archives())
 	m.refresh(t)
 	before := m.scan(t)
@@ -180,7 +180,7 @@ func TestRefreshLockHeld(t *testing.T) {
 
 // TestRefreshLockReleased succeeds if the other program finishes in time.
 func TestRefreshLockReleased(t *testing.T) {
-	m := newMachine(t, apt.Options{LockTimeout: time.Minute, LockPoll: 100 * time.Millisecond})
+	m := newMachine(t, packages.Locks{Patience: time.Minute, Poll: 100 * time.Millisecond})
 	m.serve(t, archives())
 	release := m.holdLock(t)
 	tries := &countingRunner{next: m.runner, after: func(n int) {
@@ -193,7 +193,7 @@ func TestRefreshLockReleased(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = files.Close() }()
-	manager := apt.New(tries, files.FS(), apt.Options{LockTimeout: time.Minute, LockPoll: 50 * time.Millisecond})
+	manager := apt.New(tries, files.FS(), packages.Locks{Patience: time.Minute, Poll: 50 * time.Millisecond})
 	if _, err := manager.Refresh(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -204,13 +204,13 @@ func TestRefreshLockReleased(t *testing.T) {
 
 // TestRefreshCancelled ends the wait for a lock when the caller gives up.
 func TestRefreshCancelled(t *testing.T) {
-	m := newMachine(t, apt.Options{})
+	m := newMachine(t, packages.Locks{})
 	m.serve(t, archives())
 	defer m.holdLock(t)()
 	stopped := errors.New("stopped by a person")
 	ctx, cancel := context.WithCancelCause(t.Context())
 	tries := &countingRunner{next: m.runner, after: func(int) { cancel(stopped) }}
-	manager := apt.New(tries, os.DirFS(m.layer.Path), apt.Options{LockTimeout: 2 * time.Hour, LockPoll: time.Hour})
+	manager := apt.New(tries, os.DirFS(m.layer.Path), packages.Locks{Patience: 2 * time.Hour, Poll: time.Hour})
 	if _, err := manager.Refresh(ctx); !errors.Is(err, stopped) {
 		t.Errorf("error is %v, want %v", err, stopped)
 	}

@@ -51,7 +51,7 @@ func TestReplay(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			dir := filepath.Join("testdata", name)
 			files["var/lib/apt/lists/mirror_InRelease"] = &fstest.MapFile{ModTime: published}
-			scan, err := New(replay{dir}, files, Options{}).Scan(t.Context())
+			scan, err := New(replay{dir}, files, packages.Locks{}).Scan(t.Context())
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -73,7 +73,7 @@ func TestReplay(t *testing.T) {
 				t.Errorf("scan is\n%s\nwant\n%s", got, want)
 			}
 			if _, err := os.Stat(filepath.Join(dir, "apt-refresh.stdout")); err == nil {
-				refresh, err := New(replay{dir}, files, Options{}).Refresh(t.Context())
+				refresh, err := New(replay{dir}, files, packages.Locks{}).Refresh(t.Context())
 				if err != nil || refresh.Indexes == 0 || refresh.Changed != refresh.Indexes {
 					t.Errorf("refresh is %+v, %v", refresh, err)
 				}

@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/nodepatch/nodepatch/nodeagent/packages"
-	"github.com/nodepatch/nodepatch/nodeagent/packages/apt"
 	"github.com/nodepatch/nodepatch/test/aptrepo"
 )
 
@@ -113,7 +112,7 @@ func scenario(repos map[string]*aptrepo.Repository) (install []string, want map[
 // TestScan has a real apt plan a machine on which every kind of package is
 // outdated, and compares with what apt says by itself.
 func TestScan(t *testing.T) {
-	m := newMachine(t, apt.Options{})
+	m := newMachine(t, packages.Locks{})
 	m.run(t, "dpkg", "--add-architecture", foreignArchitecture())
 	before := m.installedPackages(t)
 	repos := archives()
@@ -245,7 +244,7 @@ func numbers(tb testing.TB, output string) (upgraded, added, rest int) {
 
 // TestScanCurrent scans a machine on which nothing is missing.
 func TestScanCurrent(t *testing.T) {
-	m := newMachine(t, apt.Options{})
+	m := newMachine(t, packages.Locks{})
 	repos := archives()
 	repos["debian"].Add(aptrepo.Good("toy-current", "1.0"))
 	m.serve(t, repos)
@@ -259,7 +258,7 @@ func TestScanCurrent(t *testing.T) {
 
 // TestScanNeverRefreshed scans a machine that has no metadata at all.
 func TestScanNeverRefreshed(t *testing.T) {
-	m := newMachine(t, apt.Options{})
+	m := newMachine(t, packages.Locks{})
 	m.serve(t, archives())
 	lists := filepath.Join(m.layer.Path, "var/lib/apt/lists")
 	if err := os.RemoveAll(lists); err != nil {
