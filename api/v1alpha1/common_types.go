@@ -382,6 +382,11 @@ type HandledButtons struct {
 	// +optional
 	// +kubebuilder:validation:MaxLength=4096
 	ClearRetries string `json:"clearRetries,omitempty"`
+	// answer is what the patch log still has to say about the button that was
+	// pressed last. It is gone once that is said.
+	// +optional
+	// +kubebuilder:validation:MaxLength=1024
+	Answer string `json:"answer,omitempty"`
 	// clearLog is the last token of nodepatch.io/clear-log.
 	// +optional
 	// +kubebuilder:validation:MaxLength=128

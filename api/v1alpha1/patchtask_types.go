@@ -138,6 +138,10 @@ type PatchTaskStatus struct {
 	// completionTime is when it ended, in whatever way.
 	// +optional
 	CompletionTime *metav1.Time `json:"completionTime,omitempty"`
+	// stop is why the run has to end before its nodes do, from when it has to.
+	// What comes later does not change it: a run that was stopped never resumes.
+	// +optional
+	Stop *TaskStop `json:"stop,omitempty"`
 	// nodes counts the run's nodes by step.
 	// +optional
 	Nodes *TaskNodeCounts `json:"nodes,omitempty"`
@@ -158,6 +162,23 @@ type PatchTaskStatus struct {
 	// handled remembers the tokens of buttons that were pressed.
 	// +optional
 	Handled *HandledButtons `json:"handled,omitempty"`
+}
+
+// TaskStop is why a run has to end.
+type TaskStop struct {
+	// time since which it has to.
+	// +required
+	Time metav1.Time `json:"time,omitzero"`
+	// reason in one word: Stopped, DeadlineExceeded or PolicyDeleted.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=128
+	Reason string `json:"reason,omitempty"`
+	// message is the reason in the words of the person who stopped the run, or
+	// of the manager.
+	// +optional
+	// +kubebuilder:validation:MaxLength=1024
+	Message string `json:"message,omitempty"`
 }
 
 // TaskNodeCounts counts a run's nodes by step; the steps add up to total.
@@ -192,10 +213,15 @@ type TaskNodeCounts struct {
 	// done nodes went through with success.
 	// +optional
 	Done int32 `json:"done"`
+	// stopped nodes were at work when the run had to end, and ended before they
+	// were done.
+	// +optional
+	Stopped int32 `json:"stopped"`
 	// failed nodes answered that they failed, or did not answer in time.
 	// +optional
 	Failed int32 `json:"failed"`
-	// unreachable nodes were not Ready, or had no agent, until the timeout.
+	// unreachable nodes were not Ready, or had no agent, until the timeout or
+	// when the run had to end.
 	// +optional
 	Unreachable int32 `json:"unreachable"`
 }

@@ -59,8 +59,6 @@ const (
 	ReasonUnknownTask = "UnknownTask"
 	// ReasonManualTasksDenied: the policy lets only its schedule start tasks.
 	ReasonManualTasksDenied = "ManualTasksDenied"
-	// ReasonUnsupportedAction: this version does not carry out the action.
-	ReasonUnsupportedAction = "UnsupportedAction"
 	// ReasonPolicySuspended: the policy is suspended.
 	ReasonPolicySuspended = "PolicySuspended"
 	// ReasonNodesFailed: nodes failed.
@@ -94,7 +92,7 @@ const (
 	ReasonAgentNotReady = "AgentNotReady"
 	// ReasonBusy: the node works on another task.
 	ReasonBusy = "Busy"
-	// ReasonParallelLimit: as many nodes as allowed are scanning.
+	// ReasonParallelLimit: as many nodes as allowed are at work.
 	ReasonParallelLimit = "ParallelLimit"
 	// ReasonNotAssigned: its PatchAssignment could not be written, which is
 	// tried again.
@@ -146,6 +144,9 @@ const (
 	// ReasonPatchesFailed: patches failed to download or install; their counts
 	// stand in the node's PatchRetry.
 	ReasonPatchesFailed = "PatchesFailed"
+	// ReasonPatchesDeferred: chosen patches were left undone for causes that are
+	// not theirs; nothing was counted.
+	ReasonPatchesDeferred = "PatchesDeferred"
 	// ReasonDiskFull: the node's disk has no room for the packages.
 	ReasonDiskFull = "DiskFull"
 	// ReasonRepairFailed: an interrupted package database could not be put right.
@@ -207,6 +208,10 @@ const (
 	// EventPatchesNotTried regards a Node: chosen patches were not tried, or
 	// failed for a cause that is not theirs; nothing was counted.
 	EventPatchesNotTried = "PatchesNotTried"
+	// EventPatchesWarned regards a Node: patches were installed although a
+	// script of theirs failed, which their package manager does not take for a
+	// failure.
+	EventPatchesWarned = "PatchesInstalledWithWarnings"
 	// EventTransactionInterrupted regards a Node: it went down, or the package
 	// manager was killed, in the middle of a package transaction.
 	EventTransactionInterrupted = "TransactionInterrupted"

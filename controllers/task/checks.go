@@ -47,7 +47,6 @@ var checks = []func(*candidate) *objection{
 	(*candidate).checkPolicy,
 	(*candidate).checkTrigger,
 	(*candidate).checkNamedTask,
-	(*candidate).checkAction,
 	(*candidate).checkSelectors,
 	(*candidate).checkSuspended,
 	(*candidate).checkNodes,
@@ -130,14 +129,6 @@ func (c *candidate) checkNamedTask() *objection {
 	return c.unknown(v1alpha1.ReasonUnknownTask,
 		fmt.Sprintf("The policy %s has no task %s", c.policy.Name, name),
 		"its tasks are", names)
-}
-
-func (c *candidate) checkAction() *objection {
-	if c.template.Action != v1alpha1.ActionScan {
-		return refuse(v1alpha1.ReasonUnsupportedAction,
-			"The action %s is asked for, but this version carries out Scan only", c.template.Action)
-	}
-	return nil
 }
 
 func (c *candidate) checkSelectors() *objection {

@@ -140,13 +140,6 @@ func TestAdmission(t *testing.T) {
 			wantMessage: "The policy workers lets only its schedule start tasks (manualTasks: Denied)",
 			wantEvent:   v1alpha1.EventTaskRefused,
 		},
-		"an action of a later version": {
-			nodes:     []string{"a"},
-			change:    func(in *Input) { in.Task.Spec.Task = "deploy" },
-			wantPhase: v1alpha1.TaskFailed, wantReason: v1alpha1.ReasonUnsupportedAction,
-			wantMessage: "The action Deploy is asked for, but this version carries out Scan only",
-			wantEvent:   v1alpha1.EventTaskRefused,
-		},
 		"a selector that is none": {
 			nodes: []string{"a"},
 			change: func(in *Input) {
@@ -179,10 +172,10 @@ func TestAdmission(t *testing.T) {
 			nodes: []string{"a"},
 			change: func(in *Input) {
 				in.Policies[0].Spec.Suspend = true
-				in.Task.Spec.Task = "deploy"
+				in.Policies[0].Spec.ManualTasks = v1alpha1.ManualTasksDenied
 			},
-			wantPhase: v1alpha1.TaskFailed, wantReason: v1alpha1.ReasonUnsupportedAction,
-			wantMessage: "The action Deploy is asked for, but this version carries out Scan only",
+			wantPhase: v1alpha1.TaskFailed, wantReason: v1alpha1.ReasonManualTasksDenied,
+			wantMessage: "The policy workers lets only its schedule start tasks (manualTasks: Denied)",
 			wantEvent:   v1alpha1.EventTaskRefused,
 		},
 		"a selector that matches none of the policy's nodes": {

@@ -106,6 +106,8 @@ func ForKind(kind schema.GroupVersionKind) interface{} {
 		return &apiv1alpha1.ScanRunApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("TaskNodeCounts"):
 		return &apiv1alpha1.TaskNodeCountsApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("TaskStop"):
+		return &apiv1alpha1.TaskStopApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("TaskTemplate"):
 		return &apiv1alpha1.TaskTemplateApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("Wave"):

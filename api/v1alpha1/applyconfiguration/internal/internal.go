@@ -120,6 +120,9 @@ var schemaYAML = typed.YAMLObject(`types:
 - name: com.github.nodepatch.nodepatch.api.v1alpha1.HandledButtons
   map:
     fields:
+    - name: answer
+      type:
+        scalar: string
     - name: clearLog
       type:
         scalar: string
@@ -810,6 +813,9 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: startTime
       type:
         namedType: io.k8s.apimachinery.pkg.apis.meta.v1.Time
+    - name: stop
+      type:
+        namedType: com.github.nodepatch.nodepatch.api.v1alpha1.TaskStop
     - name: template
       type:
         namedType: com.github.nodepatch.nodepatch.api.v1alpha1.TaskTemplate
@@ -1016,6 +1022,9 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: scanning
       type:
         scalar: numeric
+    - name: stopped
+      type:
+        scalar: numeric
     - name: total
       type:
         scalar: numeric
@@ -1030,6 +1039,18 @@ var schemaYAML = typed.YAMLObject(`types:
         scalar: numeric
 - name: com.github.nodepatch.nodepatch.api.v1alpha1.TaskPhase
   scalar: string
+- name: com.github.nodepatch.nodepatch.api.v1alpha1.TaskStop
+  map:
+    fields:
+    - name: message
+      type:
+        scalar: string
+    - name: reason
+      type:
+        scalar: string
+    - name: time
+      type:
+        namedType: io.k8s.apimachinery.pkg.apis.meta.v1.Time
 - name: com.github.nodepatch.nodepatch.api.v1alpha1.TaskTemplate
   map:
     fields:

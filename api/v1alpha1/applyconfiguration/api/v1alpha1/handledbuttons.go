@@ -11,6 +11,9 @@ type HandledButtonsApplyConfiguration struct {
 	// clearRetries is the last value of nodepatch.io/clear-retries that carried
 	// a token; one without a token stands here only until the annotation is gone.
 	ClearRetries *string `json:"clearRetries,omitempty"`
+	// answer is what the patch log still has to say about the button that was
+	// pressed last. It is gone once that is said.
+	Answer *string `json:"answer,omitempty"`
 	// clearLog is the last token of nodepatch.io/clear-log.
 	ClearLog *string `json:"clearLog,omitempty"`
 	// updatePatchData is the last token of nodepatch.io/update-patch-data.
@@ -28,6 +31,14 @@ func HandledButtons() *HandledButtonsApplyConfiguration {
 // If called multiple times, the ClearRetries field is set to the value of the last call.
 func (b *HandledButtonsApplyConfiguration) WithClearRetries(value string) *HandledButtonsApplyConfiguration {
 	b.ClearRetries = &value
+	return b
+}
+
+// WithAnswer sets the Answer field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the Answer field is set to the value of the last call.
+func (b *HandledButtonsApplyConfiguration) WithAnswer(value string) *HandledButtonsApplyConfiguration {
+	b.Answer = &value
 	return b
 }
 

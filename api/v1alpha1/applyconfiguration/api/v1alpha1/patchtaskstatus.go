@@ -31,6 +31,9 @@ type PatchTaskStatusApplyConfiguration struct {
 	StartTime *metav1.Time `json:"startTime,omitempty"`
 	// completionTime is when it ended, in whatever way.
 	CompletionTime *metav1.Time `json:"completionTime,omitempty"`
+	// stop is why the run has to end before its nodes do, from when it has to.
+	// What comes later does not change it: a run that was stopped never resumes.
+	Stop *TaskStopApplyConfiguration `json:"stop,omitempty"`
 	// nodes counts the run's nodes by step.
 	Nodes *TaskNodeCountsApplyConfiguration `json:"nodes,omitempty"`
 	// patches counts patches by outcome over the nodes that answered.
@@ -115,6 +118,14 @@ func (b *PatchTaskStatusApplyConfiguration) WithStartTime(value metav1.Time) *Pa
 // If called multiple times, the CompletionTime field is set to the value of the last call.
 func (b *PatchTaskStatusApplyConfiguration) WithCompletionTime(value metav1.Time) *PatchTaskStatusApplyConfiguration {
 	b.CompletionTime = &value
+	return b
+}
+
+// WithStop sets the Stop field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the Stop field is set to the value of the last call.
+func (b *PatchTaskStatusApplyConfiguration) WithStop(value *TaskStopApplyConfiguration) *PatchTaskStatusApplyConfiguration {
+	b.Stop = value
 	return b
 }
 

@@ -27,9 +27,13 @@ type TaskNodeCountsApplyConfiguration struct {
 	Verifying *int32 `json:"verifying,omitempty"`
 	// done nodes went through with success.
 	Done *int32 `json:"done,omitempty"`
+	// stopped nodes were at work when the run had to end, and ended before they
+	// were done.
+	Stopped *int32 `json:"stopped,omitempty"`
 	// failed nodes answered that they failed, or did not answer in time.
 	Failed *int32 `json:"failed,omitempty"`
-	// unreachable nodes were not Ready, or had no agent, until the timeout.
+	// unreachable nodes were not Ready, or had no agent, until the timeout or
+	// when the run had to end.
 	Unreachable *int32 `json:"unreachable,omitempty"`
 }
 
@@ -116,6 +120,14 @@ func (b *TaskNodeCountsApplyConfiguration) WithVerifying(value int32) *TaskNodeC
 // If called multiple times, the Done field is set to the value of the last call.
 func (b *TaskNodeCountsApplyConfiguration) WithDone(value int32) *TaskNodeCountsApplyConfiguration {
 	b.Done = &value
+	return b
+}
+
+// WithStopped sets the Stopped field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the Stopped field is set to the value of the last call.
+func (b *TaskNodeCountsApplyConfiguration) WithStopped(value int32) *TaskNodeCountsApplyConfiguration {
+	b.Stopped = &value
 	return b
 }
 
