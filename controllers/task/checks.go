@@ -20,10 +20,15 @@ const patience = time.Minute
 // namesShown is how many names a message lists before it counts the rest.
 const namesShown = 10
 
-// Defaults of a template that did not come through the API server, which sets them.
+// Defaults of what did not come through the API server, which sets them, or came
+// through one that did not know the field yet.
 const (
 	defaultScanTimeout      = 30 * time.Minute
+	defaultDownloadTimeout  = time.Hour
+	defaultInstallTimeout   = 2 * time.Hour
 	defaultMaxParallelScans = 50
+	defaultDownloadLimit    = 11
+	defaultInstallLimit     = 4
 )
 
 // objection is why a task does not begin: now if until is set, else ever.
@@ -57,6 +62,7 @@ func admit(in Input) Plan {
 	plan := Plan{now: in.Now, task: in.Task, Trigger: v1alpha1.TriggerManual}
 	if why, stopped := stopped(in.Task); stopped {
 		plan.Phase, plan.Reason, plan.Cause = v1alpha1.TaskStopped, v1alpha1.ReasonStopped, why
+		plan.Stop = &v1alpha1.TaskStop{Time: metav1.NewTime(in.Now), Reason: plan.Reason, Message: limit(why, maxMessage)}
 		return plan
 	}
 	c := &candidate{Input: in, trigger: v1alpha1.TriggerManual}
@@ -230,11 +236,17 @@ func taskSelector(task *v1alpha1.PatchTask) (labels.Selector, error) {
 	return metav1.LabelSelectorAsSelector(task.Spec.NodeSelector)
 }
 
-// withDefaults returns a copy of a template with what a scan needs filled in.
+// withDefaults returns a copy of a template with what a run needs filled in.
 func withDefaults(template v1alpha1.TaskTemplate) v1alpha1.TaskTemplate {
 	filled := *template.DeepCopy()
 	if filled.Scan.Timeout.Duration == 0 {
 		filled.Scan.Timeout.Duration = defaultScanTimeout
+	}
+	if filled.Download.Timeout.Duration == 0 {
+		filled.Download.Timeout.Duration = defaultDownloadTimeout
+	}
+	if filled.Install.Timeout.Duration == 0 {
+		filled.Install.Timeout.Duration = defaultInstallTimeout
 	}
 	if filled.Rollout.MaxParallelScans == 0 {
 		filled.Rollout.MaxParallelScans = defaultMaxParallelScans

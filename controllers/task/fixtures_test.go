@@ -17,9 +17,12 @@ import (
 var epoch = time.Date(2026, time.November, 21, 6, 0, 0, 0, time.UTC)
 
 const (
-	taskUID     = "11111111-2222-3333-4444-555555555555"
-	otherUID    = "99999999-8888-7777-6666-555555555555"
-	scanTimeout = 30 * time.Minute
+	taskUID         = "11111111-2222-3333-4444-555555555555"
+	otherUID        = "99999999-8888-7777-6666-555555555555"
+	scanTimeout     = 30 * time.Minute
+	downloadTimeout = time.Hour
+	installTimeout  = 2 * time.Hour
+	deployTimeout   = scanTimeout + downloadTimeout + installTimeout
 )
 
 // newInput is a task that was accepted a minute ago on the ready nodes named.
@@ -53,10 +56,17 @@ func newInput(names ...string) Input {
 
 func scanTemplate() *v1alpha1.TaskTemplate {
 	return &v1alpha1.TaskTemplate{
-		Action:  v1alpha1.ActionScan,
-		Scan:    v1alpha1.ScanOptions{Timeout: metav1.Duration{Duration: scanTimeout}},
-		Rollout: v1alpha1.RolloutOptions{MaxParallelScans: 50},
+		Action:   v1alpha1.ActionScan,
+		Scan:     v1alpha1.ScanOptions{Timeout: metav1.Duration{Duration: scanTimeout}},
+		Download: v1alpha1.DownloadOptions{Timeout: metav1.Duration{Duration: downloadTimeout}},
+		Install:  v1alpha1.InstallOptions{Timeout: metav1.Duration{Duration: installTimeout}},
+		Rollout:  v1alpha1.RolloutOptions{MaxParallelScans: 50},
 	}
+}
+
+// run makes the input's task one that downloads or deploys.
+func (in *Input) run(action v1alpha1.Action) {
+	in.Task.Status.Template.Action = action
 }
 
 func newPolicy(name string) v1alpha1.PatchPolicy {
@@ -134,6 +144,24 @@ func (in *Input) failed(name, reason, message string) {
 	in.answer(name, v1alpha1.AgentStatus{Step: v1alpha1.StepFailed, Reason: reason, Message: message})
 }
 
+// shows has the node's agent say at which step of its operation it is.
+func (in *Input) shows(name string, step v1alpha1.Step) {
+	in.answer(name, v1alpha1.AgentStatus{Step: step})
+}
+
+// stopping has the status remember that the task has to end, as of a minute
+// after its start, and the nodes that are told know.
+func (in *Input) stopping(reason, message string, told ...string) {
+	in.Task.Status.Stop = &v1alpha1.TaskStop{Time: metav1.NewTime(epoch.Add(time.Minute)), Reason: reason, Message: message}
+	for _, name := range told {
+		in.Assignments[name].Spec.Operation.Stop = message
+	}
+}
+
+func (in *Input) press(why string) {
+	in.Task.Annotations = map[string]string{v1alpha1.StopAnnotation: why}
+}
+
 func (in *Input) answer(name string, agent v1alpha1.AgentStatus) {
 	assignment := in.Assignments[name]
 	if assignment.Spec.Operation == nil {
@@ -160,6 +188,9 @@ func (in *Input) apply(plan *Plan) {
 		assignment := in.Assignments[node.Name]
 		if node.Assign != nil {
 			assignment.Spec.Operation = node.Assign
+		}
+		if node.Stop != "" {
+			assignment.Spec.Operation.Stop = node.Stop
 		}
 		if node.Withdraw {
 			withdraw(assignment, node.Verdict)

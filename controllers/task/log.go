@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"slices"
 
+	"k8s.io/utils/ptr"
+
 	"github.com/nodepatch/nodepatch/api/patchlog"
 	"github.com/nodepatch/nodepatch/api/v1alpha1"
 )
@@ -29,7 +31,7 @@ func (p *Plan) Entries() []patchlog.Entry {
 			entries = append(entries, patchlog.NodeUnreachable(p.at(node.Since), run, node.Name, node.Reason, node.Message))
 		case node.Place == PlaceFailed:
 			entries = append(entries, patchlog.NodeTimedOut(p.at(node.Since), run, node.Name,
-				node.LastStep, withDefaults(*p.task.Status.Template).Scan.Timeout.Duration))
+				node.Step, timeout(ptr.To(withDefaults(*p.task.Status.Template)))))
 		}
 	}
 	if p.Ended() {
@@ -46,15 +48,19 @@ func (p *Plan) lastEntry(run patchlog.Run) patchlog.Entry {
 		return patchlog.TaskStopped(p.now, run, p.Message())
 	case started == nil:
 		return patchlog.TaskRefused(p.now, run, p.Reason, p.Cause)
-	case p.Phase == v1alpha1.TaskComplete:
+	case p.Phase == v1alpha1.TaskComplete && p.action() == v1alpha1.ActionScan:
 		return patchlog.TaskFinished(p.now, run, p.Counts(), p.Patches(), p.now.Sub(started.Time))
-	default:
-		cause := p.Cause
-		if cause == "" {
-			cause = p.firstFailure()
-		}
+	case p.Phase == v1alpha1.TaskComplete:
+		return patchlog.RunFinished(p.now, run, p.progress(), p.now.Sub(started.Time))
+	}
+	cause := p.Cause
+	if cause == "" {
+		cause = p.firstFailure()
+	}
+	if p.action() == v1alpha1.ActionScan {
 		return patchlog.TaskFailed(p.now, run, p.Counts(), cause)
 	}
+	return patchlog.RunFailed(p.now, run, p.progress(), cause)
 }
 
 func (p *Plan) firstFailure() string {
@@ -67,7 +73,7 @@ func (p *Plan) firstFailure() string {
 }
 
 // log is the log of the status: what stood there, what the manager writes now
-// and which scans failed, oldest first. An entry is known by its reason and
+// and which nodes failed or were stopped, oldest first. An entry is known by its reason and
 // node, so that deriving it again changes nothing.
 func (p *Plan) log(old []v1alpha1.LogEntry) []v1alpha1.LogEntry {
 	type key struct{ reason, node string }
@@ -85,10 +91,9 @@ func (p *Plan) log(old []v1alpha1.LogEntry) []v1alpha1.LogEntry {
 	for _, entry := range p.Entries() {
 		add(entry.LogEntry())
 	}
-	run := p.logRun()
 	for i := range p.Nodes {
-		if node := &p.Nodes[i]; node.Answered && node.Place == PlaceFailed {
-			add(patchlog.ScanFailed(p.at(node.Since), run, node.Name, node.Reason, node.Message).LogEntry())
+		if entry, told := p.told(&p.Nodes[i]); told {
+			add(entry.LogEntry())
 		}
 	}
 	// The order leaves nothing to chance, so that the same entries are cut every time.
@@ -96,6 +101,26 @@ func (p *Plan) log(old []v1alpha1.LogEntry) []v1alpha1.LogEntry {
 		return cmp.Or(a.Time.Compare(b.Time.Time), cmp.Compare(rank(a), rank(b)), cmp.Compare(a.Node, b.Node), cmp.Compare(a.Reason, b.Reason))
 	})
 	return log[max(0, len(log)-maxLog):]
+}
+
+// told is what the agent of a node that failed or was stopped has written to the
+// patch log about that.
+func (p *Plan) told(node *Node) (entry patchlog.Entry, told bool) {
+	at, run, scans := p.at(node.Since), p.logRun(), p.action() == v1alpha1.ActionScan
+	switch {
+	case !node.Answered:
+		return entry, false
+	case node.Place == PlaceFailed && scans:
+		return patchlog.ScanFailed(at, run, node.Name, node.Reason, node.Message), true
+	case node.Place == PlaceFailed:
+		return patchlog.DeployFailed(at, run, node.Name, node.Reason, node.Message), true
+	case node.Place == PlaceStopped && scans:
+		return patchlog.ScanStopped(at, run, node.Name, node.Message), true
+	case node.Place == PlaceStopped:
+		return patchlog.DeployStopped(at, run, node.Name, node.Message), true
+	default:
+		return entry, false
+	}
 }
 
 // rank orders entries of the same second: a task starts before and ends after its nodes.

@@ -23,38 +23,51 @@ func (r *run) trace(node *corev1.Node, assignment *v1alpha1.PatchAssignment) (No
 	}
 	outcome := outcomeOf(assignment, r.id)
 	if outcome != nil && outcome.Step != v1alpha1.StepStopped {
-		return answered(node.Name, outcome), true
+		return r.answered(node.Name, outcome), true
 	}
 	if verdict := verdictOf(assignment, r.id); verdict != nil {
 		return givenUp(node.Name, assignment, verdict), true
 	}
 	if outcome != nil {
-		return answered(node.Name, outcome), true
+		return r.answered(node.Name, outcome), true
 	}
 	operation := assignment.Spec.Operation
 	if operation == nil || operation.ID != r.id {
 		return Node{}, false
 	}
-	if r.in.Now.Before(operation.Deadline.Time) {
-		r.wake(operation.Deadline.Time)
-		return Node{Name: node.Name, Place: PlaceScanning}, true
+	if !r.in.Now.Before(operation.Deadline.Time) || r.latched() && lost(node, assignment) {
+		return r.giveUp(node, assignment), true
 	}
-	return r.giveUp(node, assignment), true
+	r.wake(operation.Deadline.Time)
+	return Node{Name: node.Name, Place: PlaceWorking, Step: shown(assignment, r.id)}, true
 }
 
-// giveUp decides about a node that has not answered by its deadline.
+// giveUp decides about a node that has not answered by its deadline, or that
+// will not.
 func (r *run) giveUp(node *corev1.Node, assignment *v1alpha1.PatchAssignment) Node {
 	reason, message := unreachable(node, assignment)
 	if reason == "" {
-		timeout := r.template.Scan.Timeout.Duration
 		reason = v1alpha1.ReasonTimeout
-		message = fmt.Sprintf("No answer within %s; see what the agent on this node logs, or raise the scan's timeout", duration(timeout))
+		message = fmt.Sprintf("No answer within %s; see what the agent on this node logs, or raise the %s",
+			duration(timeout(&r.template)), timeouts(r.template.Action))
 	}
 	now := metav1.NewTime(r.in.Now)
 	verdict := &v1alpha1.EndedOperation{OperationID: r.id, Step: v1alpha1.StepFailed, Time: &now, Reason: reason, Message: message}
 	state := givenUp(node.Name, assignment, verdict)
 	state.Withdraw, state.Verdict = true, verdict
 	return state
+}
+
+// timeouts are the options that say how long a node may take for an action.
+func timeouts(action v1alpha1.Action) string {
+	switch action {
+	case v1alpha1.ActionDownload:
+		return "timeouts of scan and download"
+	case v1alpha1.ActionDeploy:
+		return "timeouts of scan, download and install"
+	default:
+		return "scan's timeout"
+	}
 }
 
 // waiting derives where a node stands that has no part of the task yet. A node
@@ -113,21 +126,39 @@ func unreachable(node *corev1.Node, given *v1alpha1.PatchAssignment) (reason, me
 	return reason, message
 }
 
-// answered is the state of a node whose agent gave an outcome.
-func answered(name string, outcome *v1alpha1.EndedOperation) Node {
-	state := Node{Name: name, Place: PlaceDone, Answered: true, Since: timeOf(outcome)}
-	if outcome.Step == v1alpha1.StepDone {
-		state.Counts = outcome.Counts
-		return state
+// answered is the state of a node whose agent gave the outcome.
+func (r *run) answered(name string, outcome *v1alpha1.EndedOperation) Node {
+	state := Node{
+		Name: name, Place: PlaceDone, Since: timeOf(outcome), Answered: true, Counts: outcome.Counts,
+		Reason: outcome.Reason, Message: outcome.Message,
 	}
-	state.Place, state.Reason, state.Message = PlaceFailed, outcome.Reason, outcome.Message
-	if state.Reason == "" {
-		state.Reason = v1alpha1.ReasonScanFailed
-		if outcome.Step == v1alpha1.StepStopped {
-			state.Reason = v1alpha1.ReasonAborted
+	switch {
+	case outcome.Step == v1alpha1.StepDone:
+		state.Reason, state.Message = "", ""
+	case outcome.Step == v1alpha1.StepStopped && r.stop != nil:
+		state.Place = PlaceStopped
+	default:
+		// A node that says it was stopped while nobody stops the task failed.
+		state.Place = PlaceFailed
+		if state.Reason == "" {
+			state.Reason = failure(r.template.Action, outcome.Step)
 		}
 	}
 	return state
+}
+
+// failure is the reason of an agent that gives none.
+func failure(action v1alpha1.Action, step v1alpha1.Step) string {
+	switch {
+	case step == v1alpha1.StepStopped:
+		return v1alpha1.ReasonAborted
+	case action == v1alpha1.ActionDownload:
+		return v1alpha1.ReasonDownloadFailed
+	case action == v1alpha1.ActionDeploy:
+		return v1alpha1.ReasonInstallFailed
+	default:
+		return v1alpha1.ReasonScanFailed
+	}
 }
 
 // givenUp is the state of a node that the manager gave up.
@@ -136,11 +167,18 @@ func givenUp(name string, assignment *v1alpha1.PatchAssignment, verdict *v1alpha
 	if verdict.Reason == v1alpha1.ReasonTimeout {
 		place = PlaceFailed
 	}
-	last := v1alpha1.StepPending
-	if agent := assignment.Status.Agent; agent != nil && agent.OperationID == verdict.OperationID && agent.Step != "" {
-		last = agent.Step
+	return Node{
+		Name: name, Place: place, Step: shown(assignment, verdict.OperationID),
+		Reason: verdict.Reason, Message: verdict.Message, Since: timeOf(verdict),
 	}
-	return Node{Name: name, Place: place, Reason: verdict.Reason, Message: verdict.Message, Since: timeOf(verdict), LastStep: last}
+}
+
+// shown is the step that the agent has shown of an operation, Pending if none.
+func shown(assignment *v1alpha1.PatchAssignment, id string) v1alpha1.Step {
+	if agent := assignment.Status.Agent; agent != nil && agent.OperationID == id && agent.Step != "" {
+		return agent.Step
+	}
+	return v1alpha1.StepPending
 }
 
 // outcomeOf finds what the agent said about an operation that ended.

@@ -18,7 +18,8 @@ func TestOperationGivenToANode(t *testing.T) {
 	now := epoch.Add(time.Minute)
 	want := &v1alpha1.Operation{
 		ID: taskUID, Task: "scan-now", Step: v1alpha1.StepScanning,
-		AssignedAt: metav1.NewTime(now), Deadline: metav1.NewTime(now.Add(scanTimeout)),
+		RetryLimits: &v1alpha1.RetryLimits{Download: 11, Install: 4},
+		AssignedAt:  metav1.NewTime(now), Deadline: metav1.NewTime(now.Add(scanTimeout)),
 	}
 	if diff := cmp.Diff(want, plan.Nodes[0].Assign); diff != "" {
 		t.Errorf("operation differs (-want +got):\n%s", diff)

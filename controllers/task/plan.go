@@ -5,13 +5,9 @@
 package task
 
 import (
-	"cmp"
-	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/util/sets"
 
 	"github.com/nodepatch/nodepatch/api/patchlog"
@@ -52,6 +48,11 @@ type Plan struct {
 	Accepts  bool
 	Template *v1alpha1.TaskTemplate
 	Trigger  v1alpha1.Trigger
+	// Stop is why the task has to end before its nodes do, if it has to.
+	Stop *v1alpha1.TaskStop
+	// Halts says that it has to from this plan on, while nodes are at work. They
+	// are told by the next plan, once the status remembers why.
+	Halts bool
 	// Nodes of the task, by name. None before the task is accepted.
 	Nodes []Node
 	// Next is when to decide again if nothing happens before; zero for never.
@@ -59,7 +60,6 @@ type Plan struct {
 
 	now  time.Time
 	task *v1alpha1.PatchTask
-	cut  bool
 }
 
 // Place is where a node stands in a task.
@@ -68,8 +68,9 @@ type Place int
 // The places of a node. The first two are on the way, the others final.
 const (
 	PlacePending Place = iota
-	PlaceScanning
+	PlaceWorking
 	PlaceDone
+	PlaceStopped
 	PlaceFailed
 	PlaceUnreachable
 )
@@ -80,21 +81,22 @@ type Node struct {
 	Name string
 	// Place where the node stands.
 	Place Place
+	// Step that the agent has shown last, of a node that is at work or was given up.
+	Step v1alpha1.Step
 	// Reason why it waits or failed, and Message in a sentence.
 	Reason, Message string
-	// Since is when a node that failed or was given up did so.
+	// Since is when a node ended, or was given up.
 	Since time.Time
-	// LastStep is the last word of the agent of a node that timed out.
-	LastStep v1alpha1.Step
 	// Answered says that the node's agent gave the outcome itself.
 	Answered bool
-	// Counts of a node that is done.
+	// Counts of a node that answered, if it gave any.
 	Counts *v1alpha1.PatchCounts
 	// Assign is the operation to give to the node now.
 	Assign *v1alpha1.Operation
+	// Stop is why the node is told now to end its operation.
+	Stop string
 	// Withdraw says that the node's operation has to be taken back now, and
-	// Verdict what the manager decides in place of the agent's outcome; nil
-	// where the task itself ends.
+	// Verdict what the manager decides in place of the agent's outcome.
 	Withdraw bool
 	Verdict  *v1alpha1.EndedOperation
 }
@@ -115,10 +117,11 @@ func Decide(in Input) Plan {
 // proceed makes the plan for a task that was accepted.
 func proceed(in Input) Plan {
 	run := newRun(in)
-	plan := Plan{Phase: v1alpha1.TaskRunning, Reason: v1alpha1.ReasonRunning, now: in.Now, task: in.Task}
+	plan := Plan{Phase: v1alpha1.TaskRunning, Reason: v1alpha1.ReasonRunning, Stop: run.stop, now: in.Now, task: in.Task}
 	plan.Nodes = run.nodes()
-	if reason, cause := run.interrupted(); reason != "" {
-		plan.cutShort(reason, cause)
+	if run.stop != nil {
+		run.halt(&plan)
+		plan.Next = run.next
 		return plan
 	}
 	run.fill(&plan)
@@ -130,41 +133,11 @@ func proceed(in Input) Plan {
 	return plan
 }
 
-// interrupted says why a run has to end before its nodes did, if so.
-func (r *run) interrupted() (reason, cause string) {
-	if why, stopped := stopped(r.in.Task); stopped {
-		return v1alpha1.ReasonStopped, why
-	}
-	if r.policy == nil {
-		return v1alpha1.ReasonPolicyDeleted, "The policy " + r.in.Task.Spec.Policy + " was deleted during the run"
-	}
-	if r.deadline != nil && !r.in.Now.Before(*r.deadline) {
-		return v1alpha1.ReasonDeadlineExceeded, "The deadline of " + duration(r.template.Deadline.Duration) + " passed"
-	}
-	return "", ""
-}
-
-// cutShort ends a run: what nodes work on is taken back, and those that have
-// no outcome yet count as pending, since they neither failed nor were done.
-func (p *Plan) cutShort(reason, cause string) {
-	p.cut = true
-	p.Phase, p.Reason, p.Cause = v1alpha1.TaskFailed, reason, cause
-	if reason == v1alpha1.ReasonStopped {
-		p.Phase = v1alpha1.TaskStopped
-	}
-	for i := range p.Nodes {
-		node := &p.Nodes[i]
-		if node.Place == PlaceScanning {
-			node.Place, node.Reason, node.Withdraw = PlacePending, reason, true
-		}
-	}
-}
-
 // finish ends a run of which every node has an outcome.
 func (p *Plan) finish() {
 	counts := p.Counts()
 	switch {
-	case counts.Pending > 0 || counts.Scanning > 0:
+	case counts.Pending > 0 || p.working() > 0:
 		return
 	case counts.Total == 0:
 		p.Phase, p.Reason = v1alpha1.TaskFailed, v1alpha1.ReasonNoNodes
@@ -178,17 +151,32 @@ func (p *Plan) finish() {
 	}
 }
 
+// working is how many nodes are at work.
+func (p *Plan) working() int {
+	working := 0
+	for i := range p.Nodes {
+		if p.Nodes[i].Place == PlaceWorking {
+			working++
+		}
+	}
+	return working
+}
+
 // undo takes back what the plan says about a node whose assignment could not
-// be written: it neither works nor was it given up, and the task has not ended.
+// be written: it neither begins nor was it given up, and the task has not ended.
 func (p *Plan) undo(i int, reason string) {
 	node := &p.Nodes[i]
 	switch {
 	case node.Assign != nil:
 		*node = Node{Name: node.Name, Place: PlacePending, Reason: reason}
-	case node.Verdict != nil:
-		*node = Node{Name: node.Name, Place: PlaceScanning}
+	case node.Withdraw:
+		*node = Node{Name: node.Name, Place: PlaceWorking, Step: node.Step}
 	}
-	if p.Ended() && !p.cut {
+	switch {
+	case !p.Ended():
+	case p.Stop != nil:
+		p.Phase, p.Reason = v1alpha1.TaskRunning, v1alpha1.ReasonStopping
+	default:
 		p.Phase, p.Reason, p.Cause = v1alpha1.TaskRunning, v1alpha1.ReasonRunning, ""
 	}
 }
@@ -198,104 +186,16 @@ func (p *Plan) Ended() bool {
 	return p.Phase == v1alpha1.TaskComplete || p.Phase == v1alpha1.TaskFailed || p.Phase == v1alpha1.TaskStopped
 }
 
-// run is what Decide derives from its input about a task that was accepted.
-type run struct {
-	in       Input
-	id       string
-	policy   *v1alpha1.PatchPolicy
-	selector labels.Selector
-	template v1alpha1.TaskTemplate
-	started  time.Time
-	deadline *time.Time
-	next     time.Time
-}
-
-func newRun(in Input) *run {
-	run := &run{
-		in:       in,
-		id:       string(in.Task.UID),
-		policy:   findPolicy(in.Policies, in.Task.Spec.Policy),
-		template: withDefaults(*in.Task.Status.Template),
-		started:  in.Task.Status.StartTime.Time,
+// action is what the task does on its nodes.
+func (p *Plan) action() v1alpha1.Action {
+	switch {
+	case p.Template != nil:
+		return p.Template.Action
+	case p.task.Status.Template != nil:
+		return p.task.Status.Template.Action
+	default:
+		return ""
 	}
-	// A selector that was refused at the start cannot occur here, as the spec never changes.
-	run.selector, _ = taskSelector(in.Task)
-	if run.template.Deadline != nil {
-		deadline := run.started.Add(run.template.Deadline.Duration)
-		run.deadline = &deadline
-	}
-	return run
-}
-
-// nodes derives where each node of the run stands: the nodes that the policy
-// governs and the task selects, and those that have their part of the task
-// already, as long as they exist.
-func (r *run) nodes() []Node {
-	var nodes []Node
-	for i := range r.in.Nodes {
-		node := &r.in.Nodes[i]
-		assignment := r.in.Assignments[node.Name]
-		if state, has := r.trace(node, assignment); has {
-			nodes = append(nodes, state)
-		} else if r.member(node) {
-			nodes = append(nodes, r.waiting(node, assignment))
-		}
-	}
-	slices.SortFunc(nodes, func(a, b Node) int { return cmp.Compare(a.Name, b.Name) })
-	return nodes
-}
-
-// member says whether a node without a part of the task is to get one. A node
-// that is younger than the run may join it only as long as the run waits for
-// nodes at all: otherwise a cluster that keeps growing would keep it going.
-func (r *run) member(node *corev1.Node) bool {
-	return r.in.Membership.Governor[node.Name] == r.in.Task.Spec.Policy &&
-		r.selector.Matches(labels.Set(node.Labels)) &&
-		!node.CreationTimestamp.After(r.started.Add(r.template.Scan.Timeout.Duration))
-}
-
-// fill gives the free slots to the nodes that are ready for one, by name.
-func (r *run) fill(plan *Plan) {
-	free := int(r.template.Rollout.MaxParallelScans)
-	for i := range plan.Nodes {
-		if plan.Nodes[i].Place == PlaceScanning {
-			free--
-		}
-	}
-	suspended := r.policy.Spec.Suspend
-	for i := range plan.Nodes {
-		node := &plan.Nodes[i]
-		switch {
-		case node.Place != PlacePending || node.Reason != "":
-		case suspended:
-			node.Reason = v1alpha1.ReasonPolicySuspended
-		case free <= 0:
-			node.Reason = v1alpha1.ReasonParallelLimit
-		default:
-			free--
-			deadline := r.in.Now.Add(r.template.Scan.Timeout.Duration)
-			node.Place = PlaceScanning
-			node.Assign = &v1alpha1.Operation{
-				ID:         r.id,
-				Task:       r.in.Task.Name,
-				Step:       v1alpha1.StepScanning,
-				AssignedAt: metav1.NewTime(r.in.Now),
-				Deadline:   metav1.NewTime(deadline),
-			}
-			r.wake(deadline)
-		}
-	}
-}
-
-// wake asks for a decision at a time in the future.
-func (r *run) wake(at time.Time) { r.next = earlier(r.next, at) }
-
-// earlier of two times, of which the zero one means never.
-func earlier(a, b time.Time) time.Time {
-	if a.IsZero() || (!b.IsZero() && b.Before(a)) {
-		return b
-	}
-	return a
 }
 
 func (p *Plan) logRun() patchlog.Run { return patchlog.RunOf(p.task) }

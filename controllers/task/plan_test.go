@@ -15,27 +15,14 @@ func TestRun(t *testing.T) {
 		running  = v1alpha1.TaskRunning
 		complete = v1alpha1.TaskComplete
 		failed   = v1alpha1.TaskFailed
-		stopped  = v1alpha1.TaskStopped
 	)
 	late := epoch.Add(scanTimeout)
-	tests := map[string]struct {
-		nodes        []string
-		change       func(*Input)
-		wantPhase    v1alpha1.TaskPhase
-		wantReason   string
-		wantMessage  string
-		wantPlaces   map[string]Place
-		wantReasons  map[string]string
-		wantAssigned []string
-		wantWithdraw []string
-		wantVerdicts map[string]string
-		wantNext     time.Time
-	}{
+	tests := map[string]planTest{
 		"every node is asked at once": {
 			nodes:     []string{"b", "a"},
 			wantPhase: running, wantReason: v1alpha1.ReasonRunning,
 			wantMessage:  "0 of 2 nodes scanned; 2 scanning",
-			wantPlaces:   map[string]Place{"a": PlaceScanning, "b": PlaceScanning},
+			wantPlaces:   map[string]Place{"a": PlaceWorking, "b": PlaceWorking},
 			wantAssigned: []string{"a", "b"},
 			wantNext:     epoch.Add(time.Minute + scanTimeout),
 		},
@@ -44,7 +31,7 @@ func TestRun(t *testing.T) {
 			change:    func(in *Input) { in.Task.Status.Template.Rollout.MaxParallelScans = 2 },
 			wantPhase: running, wantReason: v1alpha1.ReasonRunning,
 			wantMessage:  "0 of 3 nodes scanned; 2 scanning; 1 waiting (c ParallelLimit)",
-			wantPlaces:   map[string]Place{"a": PlaceScanning, "b": PlaceScanning, "c": PlacePending},
+			wantPlaces:   map[string]Place{"a": PlaceWorking, "b": PlaceWorking, "c": PlacePending},
 			wantReasons:  map[string]string{"c": v1alpha1.ReasonParallelLimit},
 			wantAssigned: []string{"a", "b"},
 			wantNext:     epoch.Add(time.Minute + scanTimeout),
@@ -58,7 +45,7 @@ func TestRun(t *testing.T) {
 			},
 			wantPhase: running, wantReason: v1alpha1.ReasonRunning,
 			wantMessage:  "1 of 3 nodes scanned: 5 patches missing, 2 of them security; 2 scanning",
-			wantPlaces:   map[string]Place{"a": PlaceDone, "b": PlaceScanning, "c": PlaceScanning},
+			wantPlaces:   map[string]Place{"a": PlaceDone, "b": PlaceWorking, "c": PlaceWorking},
 			wantAssigned: []string{"c"},
 			wantNext:     late,
 		},
@@ -149,7 +136,7 @@ func TestRun(t *testing.T) {
 			},
 			wantPhase: running, wantReason: v1alpha1.ReasonRunning,
 			wantMessage:  "0 of 2 nodes scanned; 2 scanning",
-			wantPlaces:   map[string]Place{"a": PlaceScanning, "b": PlaceScanning},
+			wantPlaces:   map[string]Place{"a": PlaceWorking, "b": PlaceWorking},
 			wantAssigned: []string{"b"},
 			wantNext:     epoch.Add(10*time.Minute + scanTimeout),
 		},
@@ -174,7 +161,7 @@ func TestRun(t *testing.T) {
 			},
 			wantPhase: running, wantReason: v1alpha1.ReasonRunning,
 			wantMessage: "0 of 1 node scanned; 1 scanning",
-			wantPlaces:  map[string]Place{"a": PlaceScanning},
+			wantPlaces:  map[string]Place{"a": PlaceWorking},
 			wantNext:    late,
 		},
 		"a node that went away in its scan was unreachable": {
@@ -200,7 +187,7 @@ func TestRun(t *testing.T) {
 			},
 			wantPhase: running, wantReason: v1alpha1.ReasonRunning,
 			wantMessage: "0 of 2 nodes scanned; 1 failed; 1 scanning",
-			wantPlaces:  map[string]Place{"a": PlaceFailed, "b": PlaceScanning},
+			wantPlaces:  map[string]Place{"a": PlaceFailed, "b": PlaceWorking},
 			wantReasons: map[string]string{"a": v1alpha1.ReasonTimeout},
 			wantNext:    epoch.Add(5*time.Minute + scanTimeout),
 		},
@@ -243,7 +230,7 @@ func TestRun(t *testing.T) {
 			},
 			wantPhase: running, wantReason: v1alpha1.ReasonRunning,
 			wantMessage:  "0 of 1 node scanned; 1 scanning",
-			wantPlaces:   map[string]Place{"a": PlaceScanning},
+			wantPlaces:   map[string]Place{"a": PlaceWorking},
 			wantAssigned: []string{"a"},
 			wantNext:     epoch.Add(time.Minute + scanTimeout),
 		},
@@ -255,7 +242,7 @@ func TestRun(t *testing.T) {
 			},
 			wantPhase: running, wantReason: v1alpha1.ReasonRunning,
 			wantMessage:  "0 of 1 node scanned; 1 scanning",
-			wantPlaces:   map[string]Place{"a": PlaceScanning},
+			wantPlaces:   map[string]Place{"a": PlaceWorking},
 			wantAssigned: []string{"a"},
 			wantNext:     epoch.Add(time.Minute + scanTimeout),
 		},
@@ -285,7 +272,7 @@ func TestRun(t *testing.T) {
 			},
 			wantPhase: running, wantReason: v1alpha1.ReasonRunning,
 			wantMessage:  "1 of 2 nodes scanned: no patch is missing; 1 scanning",
-			wantPlaces:   map[string]Place{"a": PlaceDone, "b": PlaceScanning},
+			wantPlaces:   map[string]Place{"a": PlaceDone, "b": PlaceWorking},
 			wantAssigned: []string{"b"},
 			wantNext:     epoch.Add(time.Minute + scanTimeout),
 		},
@@ -321,7 +308,7 @@ func TestRun(t *testing.T) {
 			},
 			wantPhase: running, wantReason: v1alpha1.ReasonRunning,
 			wantMessage: "0 of 1 node scanned; 1 scanning",
-			wantPlaces:  map[string]Place{"a": PlaceScanning},
+			wantPlaces:  map[string]Place{"a": PlaceWorking},
 			wantNext:    late,
 		},
 		"a node that another policy took over before drops out": {
@@ -342,7 +329,7 @@ func TestRun(t *testing.T) {
 			},
 			wantPhase: running, wantReason: v1alpha1.ReasonRunning,
 			wantMessage:  "0 of 1 node scanned; 1 scanning",
-			wantPlaces:   map[string]Place{"b": PlaceScanning},
+			wantPlaces:   map[string]Place{"b": PlaceWorking},
 			wantAssigned: []string{"b"},
 			wantNext:     epoch.Add(time.Minute + scanTimeout),
 		},
@@ -354,23 +341,9 @@ func TestRun(t *testing.T) {
 			},
 			wantPhase: running, wantReason: v1alpha1.ReasonRunning,
 			wantMessage: "0 of 2 nodes scanned; 1 scanning; 1 waiting (b PolicySuspended)",
-			wantPlaces:  map[string]Place{"a": PlaceScanning, "b": PlacePending},
+			wantPlaces:  map[string]Place{"a": PlaceWorking, "b": PlacePending},
 			wantReasons: map[string]string{"b": v1alpha1.ReasonPolicySuspended},
 			wantNext:    late,
-		},
-		"the deadline ends it, whatever is left": {
-			nodes: []string{"a", "b", "c"},
-			change: func(in *Input) {
-				in.Task.Status.Template.Rollout.MaxParallelScans = 1
-				in.Task.Status.Template.Deadline = &metav1.Duration{Duration: 10 * time.Minute}
-				in.Now = epoch.Add(10 * time.Minute)
-				in.done("a", 1, 0)
-				in.assigned("b", epoch)
-			},
-			wantPhase: failed, wantReason: v1alpha1.ReasonDeadlineExceeded,
-			wantMessage:  "The deadline of 10m passed: 1 of 3 nodes scanned: 1 patch missing, none of them security; 2 not scanned",
-			wantPlaces:   map[string]Place{"a": PlaceDone, "b": PlacePending, "c": PlacePending},
-			wantWithdraw: []string{"b"},
 		},
 		"the deadline is looked at in time": {
 			nodes: []string{"a"},
@@ -379,87 +352,79 @@ func TestRun(t *testing.T) {
 			},
 			wantPhase: running, wantReason: v1alpha1.ReasonRunning,
 			wantMessage:  "0 of 1 node scanned; 1 scanning",
-			wantPlaces:   map[string]Place{"a": PlaceScanning},
+			wantPlaces:   map[string]Place{"a": PlaceWorking},
 			wantAssigned: []string{"a"},
 			wantNext:     epoch.Add(10 * time.Minute),
 		},
-		"a policy that was deleted ends the run": {
-			nodes: []string{"a"},
-			change: func(in *Input) {
-				in.assigned("a", epoch)
-				in.Policies = nil
-			},
-			wantPhase: failed, wantReason: v1alpha1.ReasonPolicyDeleted,
-			wantMessage:  "The policy workers was deleted during the run: 0 of 1 node scanned; 1 not scanned",
-			wantPlaces:   map[string]Place{"a": PlacePending},
-			wantWithdraw: []string{"a"},
-		},
-		"a person stops it": {
-			nodes: []string{"a", "b"},
-			change: func(in *Input) {
-				in.done("a", 1, 1)
-				in.assigned("b", epoch)
-				in.Task.Annotations = map[string]string{v1alpha1.StopAnnotation: "wrong cluster"}
-			},
-			wantPhase: stopped, wantReason: v1alpha1.ReasonStopped,
-			wantMessage:  "Stopped (wrong cluster): 1 of 2 nodes scanned: 1 patch missing, 1 of them security; 1 not scanned",
-			wantPlaces:   map[string]Place{"a": PlaceDone, "b": PlacePending},
-			wantWithdraw: []string{"b"},
-		},
-		"a person stops it without a word": {
-			nodes:     []string{"a"},
-			change:    func(in *Input) { in.Task.Annotations = map[string]string{v1alpha1.StopAnnotation: " "} },
-			wantPhase: stopped, wantReason: v1alpha1.ReasonStopped,
-			wantMessage: "Stopped (no reason given): 0 of 1 node scanned; 1 not scanned",
-			wantPlaces:  map[string]Place{"a": PlacePending},
-		},
 	}
 	for name, test := range tests {
-		t.Run(name, func(t *testing.T) {
-			in := newInput(test.nodes...)
-			if test.change != nil {
-				test.change(&in)
-			}
-			plan := in.decide()
+		t.Run(name, test.run)
+	}
+}
 
-			if plan.Phase != test.wantPhase || plan.Reason != test.wantReason {
-				t.Errorf("phase %s (%s), want %s (%s)", plan.Phase, plan.Reason, test.wantPhase, test.wantReason)
-			}
-			if got := plan.Message(); got != test.wantMessage {
-				t.Errorf("message\n  %q, want\n  %q", got, test.wantMessage)
-			}
-			places, reasons, verdicts := map[string]Place{}, map[string]string{}, map[string]string{}
-			var assigned, withdrawn []string
-			for _, node := range plan.Nodes {
-				places[node.Name] = node.Place
-				if node.Reason != "" && (node.Place != PlacePending || !plan.Ended()) {
-					reasons[node.Name] = node.Reason
-				}
-				if node.Assign != nil {
-					assigned = append(assigned, node.Name)
-				}
-				if node.Withdraw {
-					withdrawn = append(withdrawn, node.Name)
-				}
-				if node.Verdict != nil {
-					verdicts[node.Name] = node.Verdict.Reason
-				}
-			}
-			for what, pair := range map[string][2]any{
-				"places":    {places, test.wantPlaces},
-				"reasons":   {orEmpty(reasons), orEmpty(test.wantReasons)},
-				"verdicts":  {orEmpty(verdicts), orEmpty(test.wantVerdicts)},
-				"assigned":  {assigned, test.wantAssigned},
-				"withdrawn": {withdrawn, test.wantWithdraw},
-			} {
-				if diff := cmp.Diff(pair[1], pair[0]); diff != "" {
-					t.Errorf("%s differ (-want +got):\n%s", what, diff)
-				}
-			}
-			if !plan.Ended() && !plan.Next.Equal(test.wantNext) {
-				t.Errorf("next look at %s, want %s", plan.Next, test.wantNext)
-			}
-		})
+// planTest is what a plan is made from and what it has to be.
+type planTest struct {
+	nodes        []string
+	change       func(*Input)
+	wantPhase    v1alpha1.TaskPhase
+	wantReason   string
+	wantMessage  string
+	wantPlaces   map[string]Place
+	wantReasons  map[string]string
+	wantAssigned []string
+	wantStops    map[string]string
+	wantWithdraw []string
+	wantVerdicts map[string]string
+	wantNext     time.Time
+}
+
+func (test planTest) run(t *testing.T) {
+	in := newInput(test.nodes...)
+	if test.change != nil {
+		test.change(&in)
+	}
+	plan := in.decide()
+
+	if plan.Phase != test.wantPhase || plan.Reason != test.wantReason {
+		t.Errorf("phase %s (%s), want %s (%s)", plan.Phase, plan.Reason, test.wantPhase, test.wantReason)
+	}
+	if got := plan.Message(); got != test.wantMessage {
+		t.Errorf("message\n  %q, want\n  %q", got, test.wantMessage)
+	}
+	places, reasons, verdicts, stops := map[string]Place{}, map[string]string{}, map[string]string{}, map[string]string{}
+	var assigned, withdrawn []string
+	for _, node := range plan.Nodes {
+		places[node.Name] = node.Place
+		if node.Reason != "" && (node.Place != PlacePending || !plan.Ended()) {
+			reasons[node.Name] = node.Reason
+		}
+		if node.Assign != nil {
+			assigned = append(assigned, node.Name)
+		}
+		if node.Stop != "" {
+			stops[node.Name] = node.Stop
+		}
+		if node.Withdraw {
+			withdrawn = append(withdrawn, node.Name)
+		}
+		if node.Verdict != nil {
+			verdicts[node.Name] = node.Verdict.Reason
+		}
+	}
+	for what, pair := range map[string][2]any{
+		"places":    {places, test.wantPlaces},
+		"reasons":   {orEmpty(reasons), orEmpty(test.wantReasons)},
+		"stops":     {orEmpty(stops), orEmpty(test.wantStops)},
+		"verdicts":  {orEmpty(verdicts), orEmpty(test.wantVerdicts)},
+		"assigned":  {assigned, test.wantAssigned},
+		"withdrawn": {withdrawn, test.wantWithdraw},
+	} {
+		if diff := cmp.Diff(pair[1], pair[0]); diff != "" {
+			t.Errorf("%s differ (-want +got):\n%s", what, diff)
+		}
+	}
+	if !plan.Ended() && !plan.Next.Equal(test.wantNext) {
+		t.Errorf("next look at %s, want %s", plan.Next, test.wantNext)
 	}
 }
 

@@ -44,6 +44,9 @@ type Reconciler struct {
 
 	mutex    sync.Mutex
 	memories map[string]*memory
+	// deploying lets one deployment at a time count the nodes at work and hand
+	// out slots: two that count at once would both take the last one.
+	deploying sync.Mutex
 }
 
 // Reconcile looks at one task, once.
@@ -74,16 +77,14 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 // patch log is derived from them, and the status says it last.
 func (r *Reconciler) pass(ctx context.Context, task *v1alpha1.PatchTask, memory *memory) (ctrl.Result, error) {
 	memory.pause(r.Clock.Now(), interval)
-	in, err := r.gather(ctx, task)
-	if err != nil {
-		return ctrl.Result{}, err
+	plan, contended, instructErr := r.act(ctx, task)
+	if plan == nil {
+		return ctrl.Result{}, instructErr
 	}
-	plan := Decide(in)
-	contended, instructErr := r.instruct(ctx, &plan, in.Assignments)
-	if err := r.record(ctx, &plan, memory); err != nil {
+	if err := r.record(ctx, plan, memory); err != nil {
 		return ctrl.Result{}, errors.Join(instructErr, err)
 	}
-	reportErr := r.report(ctx, task, &plan)
+	reportErr := r.report(ctx, task, plan)
 	if apierrors.IsConflict(reportErr) {
 		contended, reportErr = true, nil
 	}
@@ -94,8 +95,9 @@ func (r *Reconciler) pass(ctx context.Context, task *v1alpha1.PatchTask, memory 
 	case contended:
 		memory.pause(r.Clock.Now(), afterConflict)
 		return ctrl.Result{RequeueAfter: afterConflict}, nil
-	case plan.Accepts:
-		// Nodes are given work only after the status says that the task began.
+	case plan.Accepts, plan.Halts:
+		// Nodes are given work only after the status says that the task began, and
+		// are told to end only after it says why.
 		memory.pause(r.Clock.Now(), 0)
 		return ctrl.Result{RequeueAfter: time.Millisecond}, nil
 	case plan.Ended():
@@ -106,6 +108,22 @@ func (r *Reconciler) pass(ctx context.Context, task *v1alpha1.PatchTask, memory 
 	default:
 		return ctrl.Result{RequeueAfter: until(plan.Next, r.Clock.Now())}, nil
 	}
+}
+
+// act decides and gives the nodes their orders. Without a plan, err says why
+// there is none.
+func (r *Reconciler) act(ctx context.Context, task *v1alpha1.PatchTask) (plan *Plan, contended bool, err error) {
+	if template := task.Status.Template; template != nil && template.Action == v1alpha1.ActionDeploy {
+		r.deploying.Lock()
+		defer r.deploying.Unlock()
+	}
+	in, err := r.gather(ctx, task)
+	if err != nil {
+		return nil, false, err
+	}
+	plan = ptr.To(Decide(in))
+	contended, err = r.instruct(ctx, plan, in.Assignments)
+	return plan, contended, err
 }
 
 // gather reads what a decision depends on. Nothing of it may be changed: it is
@@ -142,7 +160,7 @@ func (r *Reconciler) gather(ctx context.Context, task *v1alpha1.PatchTask) (Inpu
 	return in, nil
 }
 
-// instruct gives operations to nodes and takes others back. An assignment that
+// instruct gives operations to nodes, tells nodes to end theirs and takes others back. An assignment that
 // somebody else wrote in the meantime is left alone and decided about again:
 // then contended is true.
 func (r *Reconciler) instruct(ctx context.Context, plan *Plan, assignments map[string]*v1alpha1.PatchAssignment) (contended bool, err error) {
@@ -150,7 +168,7 @@ func (r *Reconciler) instruct(ctx context.Context, plan *Plan, assignments map[s
 	group := errgroup.Group{}
 	group.SetLimit(parallelWrites)
 	for i := range plan.Nodes {
-		if node := &plan.Nodes[i]; node.Assign != nil || node.Withdraw {
+		if node := &plan.Nodes[i]; node.Assign != nil || node.Stop != "" || node.Withdraw {
 			group.Go(func() error {
 				results[i] = r.write(ctx, node, assignments[node.Name])
 				return nil
@@ -176,9 +194,12 @@ func (r *Reconciler) instruct(ctx context.Context, plan *Plan, assignments map[s
 // write changes one assignment, if it still is as it was when it was decided about.
 func (r *Reconciler) write(ctx context.Context, node *Node, assignment *v1alpha1.PatchAssignment) error {
 	changed := assignment.DeepCopy()
-	if node.Assign != nil {
+	switch {
+	case node.Assign != nil:
 		changed.Spec.Operation = node.Assign
-	} else {
+	case node.Stop != "":
+		changed.Spec.Operation.Stop = node.Stop
+	default:
 		withdraw(changed, node.Verdict)
 	}
 	patch := client.MergeFromWithOptions(assignment, client.MergeFromWithOptimisticLock{})

@@ -7,7 +7,10 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
+	"k8s.io/utils/ptr"
 
 	"github.com/nodepatch/nodepatch/api/v1alpha1"
 )
@@ -51,7 +54,28 @@ type world struct {
 	made     int
 	assigned map[string]bool
 	given    int
+	// old says that agents do not know what a stop is.
+	old bool
+	// told counts the stops that each node was told, and stop is the first that
+	// the status remembered.
+	told map[string]int
+	stop *v1alpha1.TaskStop
+	// before is how many nodes had been given the task at the last look.
+	before int
 }
+
+// newWorld is a cluster in which a run of any action begins, on at most some
+// nodes at once.
+func newWorld(t *testing.T, action v1alpha1.Action, limit int) *world {
+	w := &world{t: t, in: newInput(), assigned: map[string]bool{}, told: map[string]int{}, limit: limit}
+	w.in.Now = epoch
+	w.in.run(action)
+	rollout := &w.in.Task.Status.Template.Rollout
+	rollout.MaxParallelScans, rollout.MaxUnavailable = int32(limit), ptr.To(intstr.FromInt(limit))
+	return w
+}
+
+var actions = []v1alpha1.Action{v1alpha1.ActionScan, v1alpha1.ActionDownload, v1alpha1.ActionDeploy}
 
 func simulate(t *testing.T, script []byte) {
 	next := func() int {
@@ -62,16 +86,17 @@ func simulate(t *testing.T, script []byte) {
 		script = script[1:]
 		return value
 	}
-	w := &world{t: t, in: newInput(), assigned: map[string]bool{}}
-	w.in.Now = epoch
-	w.limit = 1 + next()%3
-	w.in.Task.Status.Template.Rollout.MaxParallelScans = int32(w.limit)
+	w := newWorld(t, actions[next()%3], 1+next()%3)
+	w.old = next()%8 == 0
+	if hours := next() % 16; hours >= 12 {
+		w.in.Task.Status.Template.Deadline = &metav1.Duration{Duration: time.Duration(hours-11) * time.Hour}
+	}
 	for range 1 + next()%8 {
 		w.add()
 	}
 	for len(script) > 0 && !w.in.Task.Finished() && !t.Failed() {
 		if action := next(); action%4 == 0 {
-			w.look(next())
+			w.look(next(), next())
 		} else {
 			w.happen(action, next())
 		}
@@ -81,8 +106,12 @@ func simulate(t *testing.T, script []byte) {
 
 // happen is something that other parts of a cluster do.
 func (w *world) happen(action, argument int) {
-	if action%16 == 1 && w.made < 12 {
+	switch {
+	case action%16 == 1 && w.made < 12:
 		w.add()
+		return
+	case action%16 == 14 && argument%8 == 0:
+		w.cut(argument / 8)
 		return
 	}
 	if len(w.in.Nodes) == 0 {
@@ -103,15 +132,56 @@ func (w *world) happen(action, argument int) {
 		w.answer(assignment, v1alpha1.StepDone)
 	case 11:
 		w.answer(assignment, v1alpha1.StepFailed)
+	case 8:
+		w.obey()
+	case 12:
+		w.show(assignment, argument)
 	case 13:
 		if occupant(assignment) == "" && w.in.Assignments[node.Name].Spec.Operation == nil {
 			assignment.Spec.Operation = operation(otherUID, "other", w.in.Now)
+			assignment.Spec.Operation.Step = []v1alpha1.Step{v1alpha1.StepScanning, v1alpha1.StepInstalling}[argument%2]
 		}
 	case 14:
-		w.in.Policies[0].Spec.Suspend = !w.in.Policies[0].Spec.Suspend
+		for i := range w.in.Policies {
+			w.in.Policies[i].Spec.Suspend = !w.in.Policies[i].Spec.Suspend
+		}
 	case 15:
 		delete(w.in.Assignments, node.Name)
 		w.in.Nodes = append(w.in.Nodes[:i:i], w.in.Nodes[i+1:]...)
+	}
+}
+
+// cut is what a person, or Git, does to the task itself.
+func (w *world) cut(argument int) {
+	switch argument % 4 {
+	case 0, 1:
+		w.in.press(fmt.Sprint("reason ", argument))
+	case 2:
+		w.in.Task.Annotations = nil
+	case 3:
+		if len(w.in.Policies) > 0 {
+			w.in.Policies = nil
+		} else {
+			w.in.Policies = []v1alpha1.PatchPolicy{newPolicy("workers")}
+		}
+	}
+}
+
+// show has the agent go on to another step, if it has not ended.
+func (w *world) show(assignment *v1alpha1.PatchAssignment, argument int) {
+	if id := occupant(assignment); id != "" {
+		steps := []v1alpha1.Step{v1alpha1.StepScanning, v1alpha1.StepDownloading, v1alpha1.StepInstalling, v1alpha1.StepVerifying}
+		earlier := w.earlier(assignment)
+		assignment.Status.Agent = &v1alpha1.AgentStatus{OperationID: id, Step: steps[argument%4], Earlier: earlier}
+	}
+}
+
+// obey has the agents answer that were told to end, if they know what that is.
+func (w *world) obey() {
+	for _, assignment := range w.in.Assignments {
+		if occupant(assignment) != "" && assignment.Spec.Operation.Stop != "" && !w.old {
+			w.answer(assignment, v1alpha1.StepStopped)
+		}
 	}
 }
 
@@ -138,11 +208,23 @@ func (w *world) answer(assignment *v1alpha1.PatchAssignment, step v1alpha1.Step)
 	if operation == nil || outcomeOf(assignment, operation.ID) != nil {
 		return
 	}
-	agent := &v1alpha1.AgentStatus{OperationID: operation.ID, Task: operation.Task, Step: step, Reason: "Because"}
-	if before := assignment.Status.Agent; before != nil {
-		agent.Earlier = []v1alpha1.EndedOperation{{OperationID: before.OperationID, Step: before.Step, Reason: before.Reason}}
+	assignment.Status.Agent = &v1alpha1.AgentStatus{
+		OperationID: operation.ID, Task: operation.Task, Step: step, Reason: "Because", Earlier: w.earlier(assignment),
+		Counts: &v1alpha1.PatchCounts{Installed: 1, Missing: 2, Failed: 1},
 	}
-	assignment.Status.Agent = agent
+}
+
+// earlier are the outcomes that an agent keeps when it says something new.
+func (w *world) earlier(assignment *v1alpha1.PatchAssignment) []v1alpha1.EndedOperation {
+	before := assignment.Status.Agent
+	if before == nil {
+		return nil
+	}
+	if !before.Step.Ended() {
+		return before.Earlier
+	}
+	last := v1alpha1.EndedOperation{OperationID: before.OperationID, Step: before.Step, Reason: before.Reason}
+	return append([]v1alpha1.EndedOperation{last}, before.Earlier...)
 }
 
 func occupant(assignment *v1alpha1.PatchAssignment) string {
@@ -153,13 +235,21 @@ func occupant(assignment *v1alpha1.PatchAssignment) string {
 	return operation.ID
 }
 
-// look decides and carries out, except for the writes that lost tells to fail.
-func (w *world) look(lost int) {
+// look decides and carries out, except for the writes that lost tells to fail. A
+// manager that is killed in the middle leaves some of the writes and no status.
+func (w *world) look(lost, killed int) {
 	plan := w.in.decide()
+	writes := len(plan.Nodes) + 1
+	if killed%4 == 1 {
+		writes = killed / 4 % writes
+	}
 	for i := range plan.Nodes {
 		node := &plan.Nodes[i]
-		if node.Assign == nil && !node.Withdraw {
+		if node.Assign == nil && node.Stop == "" && !node.Withdraw {
 			continue
+		}
+		if writes--; writes < 0 {
+			break
 		}
 		assignment := w.in.Assignments[node.Name]
 		if lost>>(i%8)&1 == 1 {
@@ -170,8 +260,14 @@ func (w *world) look(lost int) {
 			withdraw(assignment, node.Verdict)
 			continue
 		}
+		if node.Stop != "" {
+			w.tell(node, assignment)
+			continue
+		}
 		w.given++
 		switch {
+		case w.stop != nil:
+			w.t.Errorf("node %s was given the task after it had to end", node.Name)
 		case w.assigned[node.Name]:
 			w.t.Errorf("node %s was given the task twice", node.Name)
 		case occupant(assignment) != "":
@@ -184,40 +280,82 @@ func (w *world) look(lost int) {
 		w.assigned[node.Name] = true
 		assignment.Spec.Operation = node.Assign
 	}
+	w.checkLimit()
+	if killed%4 == 1 {
+		return
+	}
 	w.in.Task.Status = plan.Status(w.in.Task.Status)
 	w.check(&plan)
+}
+
+// tell has a node told that it has to end.
+func (w *world) tell(node *Node, assignment *v1alpha1.PatchAssignment) {
+	if w.told[node.Name]++; w.told[node.Name] > 1 {
+		w.t.Errorf("node %s was told %d times", node.Name, w.told[node.Name])
+	}
+	if w.stop == nil || w.stop.Message != node.Stop {
+		w.t.Errorf("node %s was told %q, and the status remembers %+v", node.Name, node.Stop, w.stop)
+	}
+	assignment.Spec.Operation.Stop = node.Stop
 }
 
 // check is what must hold after each look.
 func (w *world) check(plan *Plan) {
 	counts := *w.in.Task.Status.Nodes
 	sum := counts.Pending + counts.Scanning + counts.Downloading + counts.Waiting + counts.Draining +
-		counts.Installing + counts.Rebooting + counts.Verifying + counts.Done + counts.Failed + counts.Unreachable
+		counts.Installing + counts.Rebooting + counts.Verifying + counts.Done + counts.Stopped + counts.Failed + counts.Unreachable
 	if sum != counts.Total {
 		w.t.Errorf("the steps add up to %d, not to the total: %+v", sum, counts)
 	}
-	working := 0
-	for _, assignment := range w.in.Assignments {
-		if operation := assignment.Spec.Operation; operation != nil && operation.ID == taskUID &&
-			occupant(assignment) != "" && w.in.Now.Before(operation.Deadline.Time) {
-			working++
-		}
+	if w.stop == nil {
+		w.stop = w.in.Task.Status.Stop.DeepCopy()
 	}
-	if working > w.limit {
-		w.t.Errorf("%d nodes scan at once, %d may", working, w.limit)
+	if !equality.Semantic.DeepEqual(w.stop, w.in.Task.Status.Stop) {
+		w.t.Errorf("the run had to end for %+v, now it has to for %+v", w.stop, w.in.Task.Status.Stop)
+	}
+	if plan.Ended() && w.stop != nil && (plan.Reason != w.stop.Reason || plan.Cause != w.stop.Message) {
+		w.t.Errorf("the run had to end for %+v, and ended for %s: %s", w.stop, plan.Reason, plan.Cause)
 	}
 	if !plan.Ended() && !plan.Next.IsZero() && !plan.Next.After(w.in.Now) {
 		w.t.Errorf("the next look at %s is not in the future of %s", plan.Next, w.in.Now)
 	}
-	if plan.Ended() && counts.Scanning > 0 {
-		w.t.Errorf("the task ended while nodes scan: %+v", counts)
+	if working := counts.Scanning + counts.Downloading + counts.Installing + counts.Verifying; plan.Ended() && working > 0 {
+		w.t.Errorf("the task ended while nodes are at work: %+v", counts)
 	}
+	if text := plan.Message(); text == "" || len(text) > maxMessage {
+		w.t.Errorf("message %q", text)
+	}
+}
+
+// checkLimit wants no more nodes at work than allowed: of the task itself, and
+// for a deployment those of the other task, too, as long as it takes none away.
+func (w *world) checkLimit() {
+	working, others := 0, 0
+	for _, assignment := range w.in.Assignments {
+		operation := assignment.Spec.Operation
+		switch {
+		case operation == nil || occupant(assignment) == "" || !w.in.Now.Before(operation.Deadline.Time):
+		case operation.ID == taskUID:
+			working++
+		case operation.Step == v1alpha1.StepInstalling:
+			others++
+		}
+	}
+	if working > w.limit {
+		w.t.Errorf("%d nodes are at work at once, %d may", working, w.limit)
+	}
+	if deploys := w.in.Task.Status.Template.Action == v1alpha1.ActionDeploy; deploys && w.given > w.before && working+others > w.limit {
+		w.t.Errorf("%d nodes were given the task, though %d deploy it and %d another, and %d may", w.given-w.before, working, others, w.limit)
+	}
+	w.before = w.given
 }
 
 // settle lets nothing happen any more but time, with half of the nodes away, and
 // wants the run to end when its time-outs say so.
 func (w *world) settle() {
-	w.in.Policies[0].Spec.Suspend = false
+	for i := range w.in.Policies {
+		w.in.Policies[i].Spec.Suspend = false
+	}
 	for i := range w.in.Nodes {
 		assignment := w.in.Assignments[w.in.Nodes[i].Name]
 		if occupant(assignment) == otherUID {
@@ -227,12 +365,14 @@ func (w *world) settle() {
 			assignment.Status.Controller.Agent = v1alpha1.AgentAbsent
 		}
 	}
-	bound := w.in.Now.Add(scanTimeout * time.Duration(2+len(w.in.Nodes)))
+	each := timeout(w.in.Task.Status.Template)
+	bound := w.in.Now.Add(each * time.Duration(2+len(w.in.Nodes)))
 	for range 10 * (len(w.in.Nodes) + 1) {
 		if w.in.Task.Finished() || w.t.Failed() {
 			break
 		}
-		w.look(0)
+		w.look(0, 0)
+		w.obey()
 		plan := w.in.decide()
 		if plan.Next.After(w.in.Now) {
 			w.in.Now = plan.Next
@@ -252,9 +392,7 @@ func (w *world) settle() {
 func TestNoNodeStarves(t *testing.T) {
 	for seed := range uint64(300) {
 		random := rand.New(rand.NewPCG(seed, 1))
-		w := &world{t: t, in: newInput(), assigned: map[string]bool{}, limit: 1 + random.IntN(4)}
-		w.in.Now = epoch
-		w.in.Task.Status.Template.Rollout.MaxParallelScans = int32(w.limit)
+		w := newWorld(t, actions[seed%3], 1+random.IntN(4))
 		nodes := 1 + random.IntN(30)
 		for range nodes {
 			w.add()
@@ -263,7 +401,7 @@ func TestNoNodeStarves(t *testing.T) {
 			if w.in.Task.Finished() {
 				break
 			}
-			w.look(random.IntN(256))
+			w.look(random.IntN(256), random.IntN(256))
 			node := w.in.Nodes[random.IntN(nodes)]
 			w.answer(w.in.Assignments[node.Name], v1alpha1.StepDone)
 			w.in.Now = w.in.Now.Add(time.Second)

@@ -2,7 +2,6 @@ package task
 
 import (
 	"fmt"
-	"strconv"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -35,6 +34,7 @@ func (p *Plan) Status(old v1alpha1.PatchTaskStatus) v1alpha1.PatchTaskStatus {
 		status.Template = p.Template
 		status.StartTime = &metav1.Time{Time: p.now}
 	}
+	status.Stop = p.Stop
 	if p.Ended() {
 		status.CompletionTime = &metav1.Time{Time: p.now}
 	}
@@ -92,17 +92,19 @@ func (p *Plan) acceptance() string {
 		p.Template.Action, plural(len(p.Nodes), "node", "nodes"), p.task.Spec.Policy)
 }
 
-// Counts of the plan's nodes; the places add up to the total.
+// Counts of the plan's nodes; the steps add up to the total.
 func (p *Plan) Counts() v1alpha1.TaskNodeCounts {
 	counts := v1alpha1.TaskNodeCounts{Total: int32(len(p.Nodes))}
 	for i := range p.Nodes {
-		switch p.Nodes[i].Place {
+		switch node := &p.Nodes[i]; node.Place {
 		case PlacePending:
 			counts.Pending++
-		case PlaceScanning:
-			counts.Scanning++
+		case PlaceWorking:
+			*working(&counts, node.Step)++
 		case PlaceDone:
 			counts.Done++
+		case PlaceStopped:
+			counts.Stopped++
 		case PlaceFailed:
 			counts.Failed++
 		case PlaceUnreachable:
@@ -112,7 +114,23 @@ func (p *Plan) Counts() v1alpha1.TaskNodeCounts {
 	return counts
 }
 
-// Patches adds up what the nodes that are done found.
+// working is the count that a node at work belongs to: one whose agent has shown
+// nothing yet is about to scan.
+func working(counts *v1alpha1.TaskNodeCounts, step v1alpha1.Step) *int32 {
+	switch step {
+	case v1alpha1.StepDownloading:
+		return &counts.Downloading
+	case v1alpha1.StepInstalling:
+		return &counts.Installing
+	case v1alpha1.StepVerifying:
+		return &counts.Verifying
+	default:
+		return &counts.Scanning
+	}
+}
+
+// Patches adds up what the nodes said that answered, also those that failed or
+// were stopped: a deployment that failed for one patch has installed the others.
 func (p *Plan) Patches() v1alpha1.PatchCounts {
 	var sum v1alpha1.PatchCounts
 	for i := range p.Nodes {
@@ -129,6 +147,7 @@ func (p *Plan) Patches() v1alpha1.PatchCounts {
 		sum.KeptBack += counts.KeptBack
 		sum.Phased += counts.Phased
 		sum.Excluded += counts.Excluded
+		sum.Downloaded += counts.Downloaded
 		sum.Installed += counts.Installed
 		sum.Failed += counts.Failed
 		sum.Blocked += counts.Blocked
@@ -152,85 +171,6 @@ func (p *Plan) Failures() []v1alpha1.NodeFailure {
 		}
 	}
 	return failures
-}
-
-// Message says in one sentence how the run goes, such as "2 of 2 nodes
-// scanned: 31 patches missing, 12 of them security".
-func (p *Plan) Message() string {
-	started := p.task.Status.StartTime != nil || p.Accepts
-	switch {
-	case !started && p.Phase == v1alpha1.TaskStopped:
-		return limit("Stopped before it began: "+p.Cause, maxMessage)
-	case !started:
-		return limit(p.Cause, maxMessage)
-	}
-	message := p.progress()
-	switch {
-	case p.Phase == v1alpha1.TaskStopped:
-		message = "Stopped (" + p.Cause + "): " + message
-	case p.Cause != "":
-		message = p.Cause + ": " + message
-	}
-	return limit(message, maxMessage)
-}
-
-// progress is the sentence with the numbers.
-func (p *Plan) progress() string {
-	counts, patches := p.Counts(), p.Patches()
-	var text strings.Builder
-	fmt.Fprintf(&text, "%d of %s scanned", counts.Done, plural(int(counts.Total), "node", "nodes"))
-	if counts.Done > 0 {
-		text.WriteString(": " + missing(patches))
-	}
-	for _, part := range []struct {
-		count int32
-		text  string
-	}{
-		{counts.Failed, "failed"},
-		{counts.Unreachable, "could not be reached"},
-		{counts.Scanning, "scanning"},
-	} {
-		if part.count > 0 {
-			fmt.Fprintf(&text, "; %d %s", part.count, part.text)
-		}
-	}
-	if counts.Pending > 0 {
-		text.WriteString("; " + p.waiting(int(counts.Pending)))
-	}
-	return text.String()
-}
-
-// waiting says which nodes wait, and the first of them for what.
-func (p *Plan) waiting(pending int) string {
-	if p.Ended() {
-		return fmt.Sprintf("%d not scanned", pending)
-	}
-	if p.Accepts {
-		return fmt.Sprintf("%d waiting", pending)
-	}
-	var named []string
-	for i := range p.Nodes {
-		node := &p.Nodes[i]
-		if node.Place == PlacePending && len(named) < waitersShown {
-			named = append(named, node.Name+" "+node.Reason)
-		}
-	}
-	text := fmt.Sprintf("%d waiting (%s", pending, strings.Join(named, ", "))
-	if pending > len(named) {
-		text += fmt.Sprintf(" and %d more", pending-len(named))
-	}
-	return text + ")"
-}
-
-func missing(patches v1alpha1.PatchCounts) string {
-	if patches.Missing == 0 {
-		return "no patch is missing"
-	}
-	security := "none"
-	if patches.Security > 0 {
-		security = strconv.Itoa(int(patches.Security))
-	}
-	return fmt.Sprintf("%s missing, %s of them security", plural(int(patches.Missing), "patch", "patches"), security)
 }
 
 // limit cuts a text to a number of characters and marks the cut.

@@ -31,8 +31,15 @@ func TestConditions(t *testing.T) {
 			want:   []string{"Accepted=True Accepted", "Failed=True NodesFailed", "Stalled=True NodesFailed"},
 		},
 		"stopped": {
-			change: func(in *Input) { in.Task.Annotations = map[string]string{v1alpha1.StopAnnotation: "why"} },
+			change: func(in *Input) { in.press("why") },
 			want:   []string{"Accepted=True Accepted", "Stalled=True Stopped", "Stopped=True Stopped"},
+		},
+		"stopping": {
+			change: func(in *Input) {
+				in.assigned("a", epoch)
+				in.press("why")
+			},
+			want: []string{"Accepted=True Accepted", "Reconciling=True Stopping"},
 		},
 		"waiting": {
 			change: func(in *Input) {
@@ -82,19 +89,21 @@ func TestConditions(t *testing.T) {
 }
 
 func TestPatchesAreAddedUp(t *testing.T) {
-	in := newInput("a", "b", "c")
-	in.assigned("a", epoch)
+	in := newInput("a", "b", "c", "d", "e")
 	one := v1alpha1.PatchCounts{
 		Missing: 1, Security: 2, Bugfix: 3, Enhancement: 4, Other: 5, Held: 6,
-		KeptBack: 7, Phased: 8, Excluded: 9, Installed: 10, Failed: 11, Blocked: 12,
+		KeptBack: 7, Phased: 8, Excluded: 9, Installed: 10, Failed: 11, Blocked: 12, Downloaded: 13,
 	}
 	for _, name := range []string{"a", "b"} {
 		in.answer(name, v1alpha1.AgentStatus{Step: v1alpha1.StepDone, Counts: one.DeepCopy()})
 	}
-	in.answer("c", v1alpha1.AgentStatus{Step: v1alpha1.StepFailed, Reason: v1alpha1.ReasonLocked, Counts: one.DeepCopy()})
+	// A deployment that failed has installed what did not fail.
+	in.answer("c", v1alpha1.AgentStatus{Step: v1alpha1.StepFailed, Reason: v1alpha1.ReasonPatchesFailed, Counts: one.DeepCopy()})
+	in.answer("d", v1alpha1.AgentStatus{Step: v1alpha1.StepStopped, Reason: v1alpha1.ReasonStopped, Counts: one.DeepCopy()})
+	in.answer("e", v1alpha1.AgentStatus{Step: v1alpha1.StepFailed, Reason: v1alpha1.ReasonLocked})
 	want := v1alpha1.PatchCounts{
-		Missing: 2, Security: 4, Bugfix: 6, Enhancement: 8, Other: 10, Held: 12,
-		KeptBack: 14, Phased: 16, Excluded: 18, Installed: 20, Failed: 22, Blocked: 24,
+		Missing: 4, Security: 8, Bugfix: 12, Enhancement: 16, Other: 20, Held: 24, KeptBack: 28,
+		Phased: 32, Excluded: 36, Downloaded: 52, Installed: 40, Failed: 44, Blocked: 48,
 	}
 	plan := in.decide()
 	if diff := cmp.Diff(want, plan.Patches()); diff != "" {
