@@ -142,7 +142,7 @@ func work(ctx context.Context, o options, h *host.Host, config *rest.Config, rea
 	}
 	worker, err := operation.New(operation.Options{
 		Node: o.node, Version: version, Host: h, API: client, Log: log, Logger: logger,
-		Packages: func(r packages.Runner, locks operation.Locks) (packages.Manager, error) {
+		Packages: func(r packages.Runner, locks packages.Locks) (packages.Manager, error) {
 			return detect(r, files.FS(), locks)
 		},
 		Idle: release,
@@ -167,9 +167,9 @@ func work(ctx context.Context, o options, h *host.Host, config *rest.Config, rea
 }
 
 // detect returns the host's package manager.
-func detect(r packages.Runner, files fs.FS, locks operation.Locks) (packages.Manager, error) {
+func detect(r packages.Runner, files fs.FS, locks packages.Locks) (packages.Manager, error) {
 	if apt.Installed(files) {
-		return apt.New(r, files, apt.Options{LockTimeout: locks.Patience, Waiting: locks.Waiting}), nil
+		return apt.New(r, files, locks), nil
 	}
 	return nil, operation.ErrUnsupported
 }

@@ -85,8 +85,18 @@ func place(reason string) string {
 		return "10"
 	case v1alpha1.EventPatchDataRefreshed, v1alpha1.EventPatchDataStale:
 		return "20"
-	default:
+	case v1alpha1.EventScanFinished, v1alpha1.EventScanFailed:
 		return "30"
+	case v1alpha1.EventTransactionInterrupted, v1alpha1.EventPackagesRepaired, v1alpha1.EventRepairFailed:
+		return "40"
+	case v1alpha1.EventPatchesDownloaded, v1alpha1.EventDownloadFailed:
+		return "50"
+	case v1alpha1.EventPatchesInstalled, v1alpha1.EventInstallFailed, v1alpha1.EventPatchesWarned:
+		return "60"
+	case v1alpha1.EventPatchesBlocked, v1alpha1.EventPatchesNotTried:
+		return "70"
+	default:
+		return "80"
 	}
 }
 

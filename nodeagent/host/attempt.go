@@ -16,7 +16,7 @@ import (
 // runDir holds a directory per operation, and in it one per command that was started.
 const runDir = "run"
 
-// maxOutput bounds what is read of each of a command's two output files, in bytes.
+// maxOutput bounds what is read of each of a command's output files, in bytes.
 const maxOutput = 32 << 20
 
 // wrapper is the fixed script that runs every command: /bin/sh wrapper DIRECTORY COMMAND…. Data reaches it only as
@@ -31,14 +31,18 @@ const maxOutput = 32 << 20
 //
 // The wrapper succeeds once the status is stored, whatever it is: a command that fails must not leave a failed unit, which
 // makes a host "degraded".
+//
+// What a transaction printed is synced too, as it may be read after a reboot that waited for it.
 const wrapper = `# Runs one command for the nodepatch agent. It is written anew when the agent starts.
 set -C
 dir=$1
 shift
 IFS= read -r arguments <"$dir/arguments" && [ "$*" = "$arguments" ] || exit 75
-exec </dev/null >"$dir/stdout" 2>"$dir/stderr"
+exec </dev/null >"$dir/stdout" 2>"$dir/stderr" 3>"$dir/status"
 "$@"
-echo $? >"$dir/exit.tmp" && sync "$dir/exit.tmp" && mv "$dir/exit.tmp" "$dir/exit"
+code=$?
+[ ! -e "$dir/transaction" ] || sync "$dir/stdout" "$dir/stderr" "$dir/status"
+echo $code >"$dir/exit.tmp" && sync "$dir/exit.tmp" && mv "$dir/exit.tmp" "$dir/exit"
 `
 
 const wrapperFile = "wrapper"
@@ -57,6 +61,8 @@ type record struct {
 	Unit    string    `json:"unit"`
 	BootID  string    `json:"bootID"`
 	Started time.Time `json:"started"`
+	// Transaction is that of packages.Command.
+	Transaction bool `json:"transaction,omitempty"`
 }
 
 const recordFile = "command.json"
@@ -72,6 +78,11 @@ func newAttempt(path, hostPath string, r record) (*attempt, error) {
 	}
 	if err := os.WriteFile(filepath.Join(path, recordFile), b, 0o600); err != nil {
 		return nil, fmt.Errorf("write the command's record: %w", err)
+	}
+	if r.Transaction {
+		if err := os.WriteFile(filepath.Join(path, "transaction"), nil, 0o600); err != nil {
+			return nil, fmt.Errorf("mark the command as a transaction: %w", err)
+		}
 	}
 	arguments := strings.Join(r.Argv, " ") + "\n"
 	if err := os.WriteFile(filepath.Join(path, "arguments"), []byte(arguments), 0o600); err != nil {
@@ -118,7 +129,7 @@ func (a *attempt) exitCode() (code int, ok bool, err error) {
 	return code, true, nil
 }
 
-// output reads one of the two output files. A larger file is an error and not a shorter output: half a list of patches
+// output reads one of the output files. A larger file is an error and not a shorter output: half a list of patches
 // would be a wrong report.
 func (a *attempt) output(name string) ([]byte, error) {
 	f, err := os.Open(filepath.Join(a.path, name))

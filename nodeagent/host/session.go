@@ -62,8 +62,15 @@ func (h *Host) Session(operation, step string) (*Session, error) {
 	return s, nil
 }
 
+// Resumes says whether an earlier agent started a command in this step that was not attached to yet.
+func (s *Session) Resumes() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.leftover) > 0
+}
+
 // Discard kills what an earlier agent left running in this step and forgets its results. It is for steps that are
-// harmless to repeat and that should not be answered from the past.
+// harmless to repeat and that should not be answered from the past. A transaction is left alone.
 func (s *Session) Discard(ctx context.Context) error {
 	s.mu.Lock()
 	old := s.leftover
@@ -71,6 +78,9 @@ func (s *Session) Discard(ctx context.Context) error {
 	s.mu.Unlock()
 	var errs []error
 	for _, a := range old {
+		if a.Transaction {
+			continue
+		}
 		_, done, err := a.exitCode()
 		if a.BootID == s.boot && (!done || err != nil) {
 			if err := s.stop(ctx, a); err != nil {
@@ -135,6 +145,9 @@ func (s *Session) start(ctx context.Context, c packages.Command) (*attempt, erro
 	if err := validName(c.Name); err != nil {
 		return nil, err
 	}
+	if c.Transaction && c.Timeout > 0 {
+		return nil, fmt.Errorf("%s: a transaction has no timeout", c.Name)
+	}
 	if len(c.Argv) == 0 {
 		return nil, fmt.Errorf("%s: no command to run", c.Name)
 	}
@@ -155,6 +168,8 @@ func (s *Session) start(ctx context.Context, c packages.Command) (*attempt, erro
 		Unit:    fmt.Sprintf("%s-%s-%s.service", s.label, c.Name, random()),
 		BootID:  s.boot,
 		Started: time.Now().UTC().Truncate(time.Millisecond),
+
+		Transaction: c.Transaction,
 	})
 	if err != nil {
 		return nil, &UnavailableError{Command: c.Name, Err: err}
@@ -183,6 +198,11 @@ const (
 )
 
 func (s *Session) wait(ctx context.Context, a *attempt) (packages.Result, error) {
+	if a.Transaction && !errors.Is(context.Cause(ctx), ErrDetach) {
+		var cancel context.CancelCauseFunc
+		ctx, cancel = detachable(ctx)
+		defer cancel(nil)
+	}
 	started := time.Now()
 	asked, answered := started, started
 	// A command of an earlier agent may have ended long ago; ask before the first pause.
@@ -240,7 +260,7 @@ func (s *Session) ended(ctx context.Context, a *attempt, reason string) (package
 }
 
 func (s *Session) result(a *attempt, code int) (packages.Result, error) {
-	if a.BootID != s.boot {
+	if a.BootID != s.boot && !a.Transaction {
 		// The status was synced, the output was not.
 		return packages.Result{}, &InterruptedError{Command: a.Name, Reason: "the node went down before its output was read"}
 	}
@@ -252,12 +272,27 @@ func (s *Session) result(a *attempt, code int) (packages.Result, error) {
 	if err != nil {
 		return packages.Result{}, err
 	}
-	return packages.Result{ExitCode: code, Stdout: stdout, Stderr: stderr}, nil
+	status, err := a.output("status")
+	if err != nil {
+		return packages.Result{}, err
+	}
+	return packages.Result{ExitCode: code, Stdout: stdout, Stderr: stderr, Status: status}, nil
+}
+
+// detachable is a context that ends with ctx only if the agent itself ends.
+func detachable(ctx context.Context) (context.Context, context.CancelCauseFunc) {
+	apart, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
+	context.AfterFunc(ctx, func() {
+		if errors.Is(context.Cause(ctx), ErrDetach) {
+			cancel(ErrDetach)
+		}
+	})
+	return apart, cancel
 }
 
 // abandon kills the command of a cancelled context, unless the agent ends and leaves it to its successor.
 func (s *Session) abandon(ctx context.Context, a *attempt) {
-	if errors.Is(context.Cause(ctx), ErrDetach) {
+	if a.Transaction || errors.Is(context.Cause(ctx), ErrDetach) {
 		return
 	}
 	// If it cannot be killed it is left to itself: the commands that may be cancelled change nothing that a later run

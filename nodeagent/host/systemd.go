@@ -22,6 +22,10 @@ const (
 	startTimeout = 30 * time.Second
 	// stopTimeout is how long a killed command has to end after SIGTERM, before SIGKILL.
 	stopTimeout = 10 * time.Second
+	// shutdownPatience is how long an orderly shutdown waits for a transaction; reboot.target itself gives up after 30 minutes.
+	shutdownPatience = 29 * time.Minute
+	// sigcont as the signal to stop a transaction does nothing to it.
+	sigcont = 18
 )
 
 // systemd runs commands as transient units, over systemd's own socket: it is there without D-Bus, and reachable from a
@@ -63,9 +67,13 @@ func (s *systemd) start(ctx context.Context, a *attempt, argv, env []string) err
 		systemddbus.PropSlice(slice),
 		property("Type", "oneshot"),
 		property("Environment", env),
-		property("TimeoutStopUSec", uint64(stopTimeout.Microseconds())),
 		// systemd itself passes over a score that the kernel refuses it (EPERM, as in a container).
 		property("OOMScoreAdjust", int32(-900)),
+	}
+	if a.Transaction {
+		properties = append(properties, uninterrupted()...)
+	} else {
+		properties = append(properties, property("TimeoutStopUSec", uint64(stopTimeout.Microseconds())))
 	}
 	began := time.Now()
 	for pause := 10 * time.Millisecond; ; pause = min(2*pause, time.Second) {
@@ -89,6 +97,21 @@ func (s *systemd) start(ctx context.Context, a *attempt, argv, env []string) err
 		if started, err := a.started(); started || err != nil {
 			return err
 		}
+	}
+}
+
+// uninterrupted are the properties of a unit for which an orderly shutdown waits. It has no default dependencies, as a
+// maintainer script may restart what they order it after, which would wait for a stop that waits for the transaction.
+// Inhibitors, which are meant for this, do not hold a shutdown that root asks for.
+func uninterrupted() []systemddbus.Property {
+	return []systemddbus.Property{
+		property("DefaultDependencies", false),
+		property("Conflicts", []string{"shutdown.target"}),
+		property("Before", []string{"shutdown.target"}),
+		property("RequiresMountsFor", []string{"/usr", "/var", "/etc", "/boot"}),
+		property("KillMode", "mixed"),
+		property("KillSignal", int32(sigcont)),
+		property("TimeoutStopUSec", uint64(shutdownPatience.Microseconds())),
 	}
 }
 

@@ -28,7 +28,7 @@ type Client struct {
 // New returns the client of a node's agent. It makes no request.
 func New(config *rest.Config, node string) (*Client, error) {
 	scheme := runtime.NewScheme()
-	scheme.AddKnownTypes(v1alpha1.GroupVersion, &v1alpha1.PatchAssignment{}, &v1alpha1.PatchAssignmentList{})
+	scheme.AddKnownTypes(v1alpha1.GroupVersion, &v1alpha1.PatchAssignment{}, &v1alpha1.PatchAssignmentList{}, &v1alpha1.PatchRetry{})
 	metav1.AddToGroupVersion(scheme, v1alpha1.GroupVersion)
 	// Errors of the API server come as this kind.
 	scheme.AddUnversionedTypes(metav1.SchemeGroupVersion, &metav1.Status{})
@@ -81,4 +81,41 @@ func (c *Client) apply(ctx context.Context, resource, kind string, status any) e
 		return fmt.Errorf("apply the status of %s %s: %w", kind, c.node, err)
 	}
 	return nil
+}
+
+// Retries reads the node's PatchRetry. The agent may not read objects, but an answer to a patch that changes nothing tells it
+// its own.
+func (c *Client) Retries(ctx context.Context) (*v1alpha1.PatchRetry, error) {
+	return c.patchRetries(ctx, map[string]any{})
+}
+
+// UpdateRetries writes the agent's part of the node's PatchRetry, which is all but what the manager keeps there, if the
+// object is still the one that was read: else it returns a conflict (k8s.io/apimachinery/pkg/api/errors). Server-side apply
+// would bring back counts that were cleared in the meantime.
+func (c *Client) UpdateRetries(ctx context.Context, retries *v1alpha1.PatchRetry) (*v1alpha1.PatchRetry, error) {
+	s := &retries.Status
+	return c.patchRetries(ctx, map[string]any{
+		"metadata": map[string]any{"uid": retries.UID, "resourceVersion": retries.ResourceVersion},
+		// Whole, also where it is empty: a merge patch leaves alone what it does not name.
+		"status": map[string]any{
+			"counted": s.Counted, "blocked": s.Blocked, "summary": s.Summary, "sequence": s.Sequence, "patches": s.Patches,
+		},
+	})
+}
+
+func (c *Client) patchRetries(ctx context.Context, change map[string]any) (*v1alpha1.PatchRetry, error) {
+	body, err := json.Marshal(change)
+	if err != nil {
+		return nil, fmt.Errorf("encode PatchRetry: %w", err)
+	}
+	retries := &v1alpha1.PatchRetry{}
+	err = c.rest.Patch(types.MergePatchType).
+		Resource("patchretries").Name(c.node).SubResource("status").
+		Param("fieldManager", v1alpha1.AgentFieldOwner).
+		Body(body).
+		Do(ctx).Into(retries)
+	if err != nil {
+		return nil, fmt.Errorf("patch the status of PatchRetry %s: %w", c.node, err)
+	}
+	return retries, nil
 }

@@ -29,6 +29,9 @@ func reason(err error, otherwise string) string {
 		interrupted *host.InterruptedError
 		unavailable *host.UnavailableError
 		unmet       *packages.UnmetDependenciesError
+		full        *packages.DiskFullError
+		cut         *packages.InterruptedDatabaseError
+		refused     *packages.RepositoryError
 	)
 	switch {
 	case errors.As(err, &locked):
@@ -41,6 +44,12 @@ func reason(err error, otherwise string) string {
 		return v1alpha1.ReasonHostUnavailable
 	case errors.As(err, &unmet):
 		return v1alpha1.ReasonUnmetDependencies
+	case errors.As(err, &full):
+		return v1alpha1.ReasonDiskFull
+	case errors.As(err, &cut):
+		return v1alpha1.ReasonInterrupted
+	case errors.As(err, &refused):
+		return v1alpha1.ReasonRepositoryUnreachable
 	}
 	return otherwise
 }

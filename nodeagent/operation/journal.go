@@ -23,10 +23,27 @@ const maxEarlier = 8
 type phase string
 
 const (
-	phaseRefresh phase = "Refresh"
-	phaseScan    phase = "Scan"
-	phaseEnded   phase = "Ended"
+	phaseRefresh  phase = "Refresh"
+	phaseScan     phase = "Scan"
+	phaseDownload phase = "Download"
+	phaseInstall  phase = "Install"
+	phaseVerify   phase = "Verify"
+	phaseEnded    phase = "Ended"
 )
+
+// step is the phase in the words of the API.
+func (p phase) step() v1alpha1.Step {
+	switch p {
+	case phaseDownload:
+		return v1alpha1.StepDownloading
+	case phaseInstall:
+		return v1alpha1.StepInstalling
+	case phaseVerify:
+		return v1alpha1.StepVerifying
+	default:
+		return v1alpha1.StepScanning
+	}
+}
 
 // record is one operation in the journal.
 type record struct {
@@ -36,11 +53,13 @@ type record struct {
 	Phase phase `json:"phase"`
 	// BootID is that of the boot in which the phase began.
 	BootID string `json:"bootID"`
-	// Attempts is how many agents took the operation up.
+	// Attempts is how many agents took the phase up.
 	Attempts int       `json:"attempts"`
 	Started  time.Time `json:"started"`
 	// Refresh is set once the refresh is over, with or without success.
 	Refresh *finding `json:"refresh,omitempty"`
+	// Repairs is how often the package database was put right.
+	Repairs int `json:"repairs,omitempty"`
 	// Outcome is set once the operation has ended.
 	Outcome *v1alpha1.EndedOperation `json:"outcome,omitempty"`
 }
@@ -119,7 +138,7 @@ func (j *journal) status(version string) *v1alpha1.AgentStatus {
 	s := &v1alpha1.AgentStatus{
 		OperationID: j.Current.ID,
 		Task:        j.Current.Task,
-		Step:        v1alpha1.StepScanning,
+		Step:        j.Current.Phase.step(),
 		Time:        &metav1.Time{Time: j.Current.Started},
 		Version:     version,
 		Earlier:     j.Earlier,

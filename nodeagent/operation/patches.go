@@ -14,11 +14,12 @@ import (
 	"github.com/nodepatch/nodepatch/nodeagent/packages"
 )
 
-// patches are the most important ones: security first, then by severity and name. The rest is counted.
-func patches(list []packages.Patch, seen firstSeen) (listed []v1alpha1.Patch, omitted int32) {
-	order := make([]*packages.Patch, len(list))
-	for i := range list {
-		order[i] = &list[i]
+// patches are the most important ones: security first, then by severity and name. The rest is counted. What was installed
+// and waits for a reboot comes last.
+func patches(o observation) (listed []v1alpha1.Patch, omitted int32) {
+	order := make([]*packages.Patch, len(o.Scan.Patches))
+	for i := range o.Scan.Patches {
+		order[i] = &o.Scan.Patches[i]
 	}
 	slices.SortFunc(order, func(a, b *packages.Patch) int {
 		return cmp.Or(
@@ -28,11 +29,14 @@ func patches(list []packages.Patch, seen firstSeen) (listed []v1alpha1.Patch, om
 		)
 	})
 	n := min(len(order), v1alpha1.MaxReportedPatches)
-	listed = make([]v1alpha1.Patch, n)
+	listed = make([]v1alpha1.Patch, n, n+len(o.PendingReboot.Patches))
 	for i, p := range order[:n] {
-		listed[i] = patch(p, seen[firstSeenKey(p)])
+		listed[i] = patch(p, o.FirstSeen[firstSeenKey(p)])
+		state, reason := o.Criteria.judge(p)
+		listed[i].State, listed[i].Reason = state, cut(reason, 512)
 	}
-	return listed, int32(len(order) - n)
+	room := min(len(o.PendingReboot.Patches), v1alpha1.MaxReportedPatches-n)
+	return append(listed, o.PendingReboot.Patches[:room]...), int32(len(order) - n)
 }
 
 // rank is low for what is urgent.
@@ -66,8 +70,6 @@ func patch(p *packages.Patch, seen time.Time) v1alpha1.Patch {
 		CVEs:           p.CVEs[:min(len(p.CVEs), maxCVEs)],
 		CVEsOmitted:    int32(max(0, len(p.CVEs)-maxCVEs)),
 		DownloadBytes:  p.DownloadSize,
-		State:          v1alpha1.PatchState(p.State),
-		Reason:         cut(p.Reason, 512),
 	}
 	if !seen.IsZero() {
 		r.FirstSeen = &metav1.Time{Time: seen}

@@ -5,6 +5,8 @@ import (
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/nodepatch/nodepatch/api/v1alpha1"
 )
 
 // progressAfter is how long an operation takes before the agent says what it is at. Most are over by then, and cost the API
@@ -15,14 +17,17 @@ const progressAfter = 15 * time.Second
 const progressTimeout = 5 * time.Second
 
 // words are what an operation is at.
-type words struct{ reason, message string }
+type words struct {
+	step            v1alpha1.Step
+	reason, message string
+}
 
 // showProgress says in the assignment's status what the current operation is at, once it takes long: the last words given to
 // say, and again when they change. It is a courtesy: what cannot be sent is not tried again. After done nothing is sent any
 // more, so that the outcome comes last.
 func (w *Worker) showProgress() (say func(reason, message string), done func()) {
 	status := w.journal.status(w.Version)
-	latest := words{message: "Refreshing the patch data, then looking for missing patches"}
+	latest := words{step: status.Step, message: "Refreshing the patch data, then looking for missing patches"}
 	changes := make(chan words)
 	ended := make(chan struct{})
 	finished := make(chan struct{})
@@ -44,7 +49,7 @@ func (w *Worker) showProgress() (say func(reason, message string), done func()) 
 			}
 			shown = latest
 			now, said := metav1.Now(), *status
-			said.Time, said.Reason, said.Message = &now, latest.reason, cut(latest.message, 1024)
+			said.Step, said.Time, said.Reason, said.Message = latest.step, &now, latest.reason, cut(latest.message, 1024)
 			ctx, cancel := context.WithTimeout(context.Background(), progressTimeout)
 			err := w.API.ApplyStatus(ctx, &said)
 			cancel()
@@ -55,7 +60,7 @@ func (w *Worker) showProgress() (say func(reason, message string), done func()) 
 	}()
 	say = func(reason, message string) {
 		select {
-		case changes <- words{reason, message}:
+		case changes <- words{w.journal.Current.Phase.step(), reason, message}:
 		case <-finished:
 		}
 	}

@@ -14,7 +14,7 @@ import (
 // locked is a package manager that waits for a lock that changes hands.
 type locked struct {
 	manager
-	locks Locks
+	locks packages.Locks
 	waits time.Duration
 }
 
@@ -24,7 +24,9 @@ func (m locked) Refresh(context.Context) (packages.Refresh, error) {
 		if waited >= time.Minute {
 			held = &packages.LockHeldError{Path: "/lock", PID: 8, Process: "apt-get"}
 		}
-		m.locks.Waiting(held)
+		if err := m.locks.Waiting(held); err != nil {
+			return packages.Refresh{}, err
+		}
 		time.Sleep(2 * time.Second)
 	}
 	return packages.Refresh{}, nil
@@ -42,7 +44,7 @@ func TestProgressIsSaidWhereItTakesLong(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				f := newFixture(t, manager{})
-				f.Packages = func(_ packages.Runner, locks Locks) (packages.Manager, error) {
+				f.Packages = func(_ packages.Runner, locks packages.Locks) (packages.Manager, error) {
 					return locked{locks: locks, waits: test.waits}, nil
 				}
 				f.see(t, assign("1", later()))

@@ -14,10 +14,13 @@ import (
 // writeTimeout bounds a write, so that an API server that hangs is tried anew.
 const writeTimeout = 30 * time.Second
 
-// publish sends what the API server has not acknowledged: the report first, so that it is there when the task counts the
-// node as done.
-func (w *Worker) publish(ctx context.Context) error {
+// publish sends what the API server has not acknowledged: the counts of failed attempts and the report first, so that they
+// are there when the task counts the node as done.
+func (w *Worker) publish(ctx context.Context, a *v1alpha1.PatchAssignment) error {
 	j := w.journal
+	if err := w.publishRetries(ctx, a); err != nil {
+		return err
+	}
 	if !j.ReportPending && !j.StatusPending {
 		return nil
 	}
@@ -41,6 +44,30 @@ func (w *Worker) publish(ctx context.Context) error {
 	}
 	j.StatusPending = false
 	w.save()
+	return nil
+}
+
+// publishRetries sends failures that are not counted yet, and learns of counts that were cleared.
+func (w *Worker) publishRetries(ctx context.Context, a *v1alpha1.PatchAssignment) error {
+	cleared := a.Spec.RetryClears != w.retries.Clears
+	if !cleared && !w.retries.unsent() {
+		return nil
+	}
+	w.retries.Clears = a.Spec.RetryClears
+	err := w.syncRetries(ctx)
+	switch {
+	case apierrors.IsNotFound(err):
+		return fmt.Errorf("the node's PatchRetry is not there, the manager makes it: %w", err)
+	case rejected(err):
+		// The outcome of the operation must not wait for ever. The failures stay in the journal.
+		w.Logger.Error("The API server refuses the counts of failed attempts", "error", err)
+		return nil
+	case err != nil:
+		return err
+	}
+	if cleared {
+		w.unblock()
+	}
 	return nil
 }
 

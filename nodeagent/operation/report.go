@@ -53,6 +53,8 @@ type observation struct {
 	AgentVersion   string
 	Now            time.Time
 	Took           time.Duration
+	Criteria       *criteria
+	PendingReboot  pendingReboot
 }
 
 // succeed is the report after a scan. Only the conditions of the former report matter, for their transition times.
@@ -72,13 +74,13 @@ func succeed(former *v1alpha1.PatchReportStatus, o observation) *v1alpha1.PatchR
 		Scan: &v1alpha1.ScanRun{
 			Time: &now, DurationMilliseconds: o.Took.Milliseconds(), Task: o.Record.Task, OperationID: o.Record.ID,
 		},
-		Counts: counts(o.Scan),
+		Counts: counts(o.Scan, o.Criteria),
 		Reboot: reboot(&o.Scan.Reboot),
 	}
 	if t := o.Scan.MetadataRefreshed; !t.IsZero() {
 		s.PatchData = &v1alpha1.PatchData{Time: &metav1.Time{Time: t}}
 	}
-	s.Patches, s.PatchesOmitted = patches(o.Scan.Patches, o.FirstSeen)
+	s.Patches, s.PatchesOmitted = patches(o)
 	s.NewPackages, s.NewPackagesOmitted = newPackages(o.Scan.NewPackages)
 
 	condition(s, now, v1alpha1.ConditionScanned, true, v1alpha1.ReasonScanned, "The last scan succeeded")
@@ -88,7 +90,7 @@ func succeed(former *v1alpha1.PatchReportStatus, o observation) *v1alpha1.PatchR
 	} else {
 		condition(s, now, v1alpha1.ConditionPackagesConsistent, true, v1alpha1.ReasonConsistent, "No package is half installed")
 	}
-	s.Summary = cut(summary(s, o), 1024)
+	s.Summary = cut(summary(s), 1024)
 	return s
 }
 
@@ -123,7 +125,7 @@ func condition(s *v1alpha1.PatchReportStatus, now metav1.Time, kind string, ok b
 }
 
 // summary answers "why are patches missing" in one line.
-func summary(s *v1alpha1.PatchReportStatus, o observation) string {
+func summary(s *v1alpha1.PatchReportStatus) string {
 	c := s.Counts
 	var parts []string
 	add := func(n int32, text string) {
@@ -131,18 +133,22 @@ func summary(s *v1alpha1.PatchReportStatus, o observation) string {
 			parts = append(parts, fmt.Sprintf("%d %s", n, text))
 		}
 	}
-	add(c.Missing-c.Held-c.KeptBack-c.Phased, "not installed yet")
+	add(c.Missing-c.Held-c.KeptBack-c.Phased-c.Excluded-c.Blocked-c.Failed-c.Downloaded, "not installed yet")
+	add(c.Downloaded, "ready on disk")
+	add(c.Failed, "failed and tried again")
+	add(c.Blocked, "blocked until their counts are cleared")
+	add(c.Excluded, "excluded")
 	add(c.Held, "on hold")
 	add(c.KeptBack, "kept back by the package manager")
 	add(c.Phased, "not yet released to this machine")
 	if len(parts) == 0 {
 		parts = append(parts, "Nothing is missing")
 	}
-	if o.Refresh != nil && !o.Refresh.OK {
-		parts = append(parts, fmt.Sprintf("patch data is old (%s)", o.Refresh.Reason))
+	if d := meta.FindStatusCondition(s.Conditions, v1alpha1.ConditionPatchDataCurrent); d != nil && d.Status == metav1.ConditionFalse {
+		parts = append(parts, fmt.Sprintf("patch data is old (%s)", d.Reason))
 	}
-	if kind, message := problems(o.Scan.Problems); kind != "" {
-		parts = append(parts, message)
+	if p := meta.FindStatusCondition(s.Conditions, v1alpha1.ConditionPackagesConsistent); p != nil && p.Status == metav1.ConditionFalse {
+		parts = append(parts, p.Message)
 	}
 	return strings.Join(parts, ", ")
 }
@@ -166,7 +172,7 @@ func problems(list []packages.Problem) (reason, message string) {
 	return reason, message
 }
 
-func counts(scan *packages.Scan) *v1alpha1.ReportCounts {
+func counts(scan *packages.Scan, by *criteria) *v1alpha1.ReportCounts {
 	c := &v1alpha1.ReportCounts{NewPackages: int32(len(scan.NewPackages))}
 	c.Missing = int32(len(scan.Patches))
 	for i := range scan.Patches {
@@ -191,14 +197,11 @@ func counts(scan *packages.Scan) *v1alpha1.ReportCounts {
 		case v1alpha1.SeverityLow:
 			c.Low++
 		}
-		switch p.State {
-		case packages.Held:
-			c.Held++
-		case packages.KeptBack:
-			c.KeptBack++
-		case packages.Phased:
-			c.Phased++
-		default:
+		state, _ := by.judge(p)
+		if n := tallyOf(c, state); n != nil {
+			*n++
+		}
+		if chosen(state) && state != v1alpha1.PatchDownloaded {
 			c.DownloadBytes += p.DownloadSize
 		}
 	}
@@ -206,6 +209,28 @@ func counts(scan *packages.Scan) *v1alpha1.ReportCounts {
 		c.DownloadBytes += p.DownloadSize
 	}
 	return c
+}
+
+// tallyOf is where patches of a state are counted; nil for those that are only missing.
+func tallyOf(c *v1alpha1.ReportCounts, state v1alpha1.PatchState) *int32 {
+	switch state {
+	case v1alpha1.PatchHeld:
+		return &c.Held
+	case v1alpha1.PatchKeptBack:
+		return &c.KeptBack
+	case v1alpha1.PatchPhased:
+		return &c.Phased
+	case v1alpha1.PatchExcluded:
+		return &c.Excluded
+	case v1alpha1.PatchBlocked:
+		return &c.Blocked
+	case v1alpha1.PatchFailed:
+		return &c.Failed
+	case v1alpha1.PatchDownloaded:
+		return &c.Downloaded
+	default:
+		return nil
+	}
 }
 
 func reboot(r *packages.Reboot) *v1alpha1.Reboot {

@@ -25,6 +25,7 @@ func observe(scan *packages.Scan) observation {
 		Scan: scan, PackageManager: "apt", FirstSeen: firstSeen{}.update(scan, monday), AgentVersion: "v1",
 		Record:  &record{Operation: v1alpha1.Operation{ID: "1", Task: "scan-now"}, Policy: "workers"},
 		Refresh: &finding{OK: true, Reason: v1alpha1.ReasonRefreshed, Time: monday}, Now: monday, Took: 1234 * time.Millisecond,
+		Criteria: &criteria{},
 	}
 }
 

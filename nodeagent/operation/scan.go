@@ -14,39 +14,19 @@ import (
 
 // The names of the steps on the host, in directories and unit names.
 const (
-	stepRefresh = "refresh"
-	stepScan    = "scan"
+	stepRefresh  = "refresh"
+	stepScan     = "scan"
+	stepDownload = "download"
+	stepInstall  = "install"
+	stepRepair   = "repair"
+	stepVerify   = "verify"
 )
-
-// maxAttempts is how often an operation is taken up again by an agent that died of it.
-const maxAttempts = 5
-
-// scanNode goes through the phases of a scan from the one that the journal says. It returns early if the context ends.
-func (w *Worker) scanNode(ctx context.Context) {
-	r := w.journal.Current
-	if ctx.Err() != nil {
-		return
-	}
-	if w.begun != r.ID {
-		w.begun = r.ID
-		if r.Attempts++; r.Attempts > maxAttempts {
-			w.failed(v1alpha1.ReasonInterrupted, fmt.Sprintf("The agent ended %d times in this operation; its pod's log says why", maxAttempts))
-			return
-		}
-		w.Logger.Info("Operation goes on where an earlier agent left it", "operation", r.ID, "phase", r.Phase, "attempt", r.Attempts)
-		w.save()
-	}
-	if r.Phase == phaseRefresh && !w.refresh(ctx) {
-		return
-	}
-	w.scan(ctx)
-}
 
 // refresh fetches the package metadata anew. A refresh that fails does not end the operation: the scan goes on with the old
 // data and says so. A refresh that an earlier agent started is waited for.
 func (w *Worker) refresh(ctx context.Context) (goOn bool) {
 	r := w.journal.Current
-	manager, err := w.manager(stepRefresh, false)
+	manager, err := w.manager(ctx, stepRefresh)
 	if err != nil {
 		w.cannotBegin(err)
 		return false
@@ -69,8 +49,7 @@ func (w *Worker) refresh(ctx context.Context) (goOn bool) {
 	} else {
 		w.append(patchlog.PatchDataRefreshed(now, w.run(), w.Node, manager.Name(), now.Sub(began)))
 	}
-	r.Phase = phaseScan
-	w.save()
+	w.enter(phaseScan)
 	return true
 }
 
@@ -84,54 +63,114 @@ func (w *Worker) refreshTime() time.Duration {
 	return most
 }
 
-// scan asks what is missing and makes the report. A scan that an earlier agent began is thrown away and begun again: that is
-// harmless, and its answers might be those of another moment.
-func (w *Worker) scan(ctx context.Context) {
-	manager, err := w.manager(stepScan, true)
-	if err != nil {
-		w.cannotBegin(err)
-		return
-	}
+// scan asks what is missing and makes the report. An operation that goes on to install has an inconsistent package database
+// put right first, with which nothing can be installed.
+func (w *Worker) scan(life, ctx context.Context) (goOn bool) {
+	r := w.journal.Current
 	began := time.Now()
-	found, err := again(ctx, manager.Scan)
+	found, manager, err := w.look(ctx, stepScan)
 	if ctx.Err() != nil {
-		return
+		return false
 	}
-	now := time.Now()
+	if why := w.toRepair(&found, err); why != "" && r.Repairs == 0 && r.Step == v1alpha1.StepInstalling {
+		r.Repairs++
+		w.save()
+		if err := w.repair(life, "arrival", why); err != nil && detached(life) {
+			return false
+		}
+		return true // to scan again
+	}
 	if err != nil {
 		w.stale(-1)
-		w.failed(scanReason(err), err.Error())
-		return
+		if manager == nil {
+			w.cannotBegin(err)
+		} else {
+			w.failed(scanReason(err), err.Error())
+		}
+		return false
 	}
-	r := w.journal.Current
-	var former v1alpha1.PatchReportStatus
-	seen := firstSeen{}
-	for name, v := range map[string]any{reportFile: &former, firstSeenFile: &seen} {
-		if err := w.journal.load(name, v); err != nil {
-			w.Logger.Error("Part of the journal is lost", "error", err)
+	if !r.scansOnly() {
+		if err := w.awaitRetries(ctx); err != nil {
+			return false // the operation ends
 		}
 	}
-	seen = seen.update(&found, now.Truncate(time.Second).UTC())
-	report := succeed(&former, observation{
-		Scan: &found, PackageManager: manager.Name(), FirstSeen: seen, Refresh: r.Refresh, Record: r,
-		AgentVersion: w.Version, Now: now, Took: now.Sub(began),
-	})
-	if err := errors.Join(w.journal.store(firstSeenFile, seen), w.journal.store(reportFile, report)); err != nil {
+	now := time.Now()
+	report, err := w.report(&found, manager.Name(), now.Sub(began), nil)
+	if err != nil {
 		w.failed(v1alpha1.ReasonHostUnavailable, err.Error())
-		return
+		return false
 	}
-	w.journal.ReportPending = true
 	age := time.Duration(-1)
 	if t := found.MetadataRefreshed; !t.IsZero() {
 		age = now.Sub(t)
 	}
 	w.stale(age)
 	w.append(patchlog.ScanFinished(now, w.run(), w.Node, *report.Counts, report.Reboot.State, now.Sub(began)))
+	if !r.scansOnly() {
+		return w.choose(ctx, &found)
+	}
 	reason := v1alpha1.ReasonScanned
 	if r.Refresh != nil && !r.Refresh.OK {
 		reason = r.Refresh.Reason
 	}
 	w.end(v1alpha1.StepDone, reason, report.Summary, &report.Counts.PatchCounts)
+	return false
+}
+
+// look scans. A scan that an earlier agent began is thrown away and begun again: that is harmless, and its answers might be
+// those of another moment. Without a manager the host cannot be asked at all.
+func (w *Worker) look(ctx context.Context, step string) (packages.Scan, packages.Manager, error) {
+	session, err := w.Host.Session(w.journal.Current.ID, step)
+	if err != nil {
+		return packages.Scan{}, nil, err
+	}
+	if err := session.Discard(context.Background()); err != nil {
+		w.Logger.Warn("A scan of an earlier agent may still run", "error", err)
+	}
+	manager, err := w.Packages(session, w.locks(ctx))
+	if err != nil {
+		return packages.Scan{}, nil, err
+	}
+	found, err := again(ctx, manager.Scan)
+	return found, manager, err
+}
+
+// report makes the report of a scan and keeps it to be sent; d is nil before patches were chosen.
+func (w *Worker) report(found *packages.Scan, managerName string, took time.Duration, d *deployment) (*v1alpha1.PatchReportStatus, error) {
+	r, now := w.journal.Current, time.Now()
+	var former v1alpha1.PatchReportStatus
+	seen, pending := firstSeen{}, pendingReboot{}
+	for file, v := range map[string]any{reportFile: &former, firstSeenFile: &seen, pendingRebootFile: &pending} {
+		if err := w.journal.load(file, v); err != nil {
+			w.Logger.Error("Part of the journal is lost", "error", err)
+		}
+	}
+	seen = seen.update(found, now.Truncate(time.Second).UTC())
+	pending = pending.update(found, d, w.boot())
+	w.settleRetries(found)
+	report := succeed(&former, observation{
+		Scan: found, PackageManager: managerName, FirstSeen: seen, Refresh: r.Refresh, Record: r,
+		AgentVersion: w.Version, Now: now, Took: took, Criteria: w.criteria(seen, d), PendingReboot: pending,
+	})
+	err := errors.Join(w.journal.store(firstSeenFile, seen), w.journal.store(pendingRebootFile, pending), w.journal.store(reportFile, report))
+	if err == nil {
+		w.journal.ReportPending = true
+		w.save()
+	}
+	return report, err
+}
+
+// criteria are those of the current operation.
+func (w *Worker) criteria(seen firstSeen, d *deployment) *criteria {
+	r := w.journal.Current
+	c := &criteria{
+		Selects: !r.scansOnly(), Selection: r.Patches, FirstSeen: seen, Now: time.Now(),
+		Attempts: w.retries.attempts(), Limits: w.retries.Limits,
+	}
+	if d != nil {
+		c.Deferred = d.deferred()
+	}
+	return c
 }
 
 // stale logs a refresh that failed. It waits for the scan, which knows how old the data is.
@@ -152,23 +191,34 @@ func again[T any](ctx context.Context, f func(context.Context) (T, error)) (T, e
 	return result, err
 }
 
-func (w *Worker) manager(step string, fresh bool) (packages.Manager, error) {
+// manager is the host's package manager for a step, attached to what an earlier agent left running in it. A wait for a lock
+// ends with ctx.
+func (w *Worker) manager(ctx context.Context, step string) (packages.Manager, error) {
+	_, m, err := w.attach(ctx, step)
+	return m, err
+}
+
+func (w *Worker) attach(ctx context.Context, step string) (*host.Session, packages.Manager, error) {
 	s, err := w.Host.Session(w.journal.Current.ID, step)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	if fresh {
-		if err := s.Discard(context.Background()); err != nil {
-			w.Logger.Warn("A scan of an earlier agent may still run", "error", err)
-		}
-	}
+	m, err := w.Packages(s, w.locks(ctx))
+	return s, m, err
+}
+
+func (w *Worker) locks(ctx context.Context) packages.Locks {
 	const most = 10 * time.Minute
-	return w.Packages(s, Locks{
+	return packages.Locks{
 		Patience: min(w.refreshTime()*3/4, most),
-		Waiting: func(held *packages.LockHeldError) {
+		Waiting: func(held *packages.LockHeldError) error {
 			w.say(v1alpha1.ReasonLocked, fmt.Sprintf("Waiting for %s, which is held by %s", held.Path, held.Holder()))
+			if ctx.Err() != nil {
+				return context.Cause(ctx)
+			}
+			return nil
 		},
-	})
+	}
 }
 
 func (w *Worker) cannotBegin(err error) {
@@ -177,21 +227,4 @@ func (w *Worker) cannotBegin(err error) {
 		reason = v1alpha1.ReasonUnsupportedSystem
 	}
 	w.failed(reason, err.Error())
-}
-
-// failed ends the operation without a scan; the report keeps what the last one found.
-func (w *Worker) failed(reason, message string) {
-	r, now := w.journal.Current, time.Now()
-	var former v1alpha1.PatchReportStatus
-	if err := w.journal.load(reportFile, &former); err != nil {
-		w.Logger.Error("The last report is lost", "error", err)
-	}
-	report := fail(&former, observation{Refresh: r.Refresh, Record: r, AgentVersion: w.Version, Now: now}, finding{Reason: reason, Message: message})
-	if err := w.journal.store(reportFile, report); err != nil {
-		w.Logger.Error("The report does not say that the scan failed", "error", err)
-	} else {
-		w.journal.ReportPending = true
-	}
-	w.append(patchlog.ScanFailed(now, w.run(), w.Node, reason, message))
-	w.end(v1alpha1.StepFailed, reason, message, nil)
 }

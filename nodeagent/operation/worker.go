@@ -10,7 +10,6 @@ import (
 	"sync"
 	"time"
 
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/wait"
 
@@ -21,10 +20,7 @@ import (
 )
 
 // ErrUnsupported is what Worker.Packages returns on a host without a package manager that nodepatch knows.
-var ErrUnsupported = errors.New("the node has no package manager that nodepatch knows: it needs apt")
-
-// errTakenBack is the cause for which an operation ends that the manager no longer asks for.
-var errTakenBack = errors.New("the manager took the operation back")
+var ErrUnsupported = errors.New("the node has no package manager that nodepatch knows: it needs apt, dnf or zypper")
 
 // API is where the agent writes what it found, each with one request.
 type API interface {
@@ -32,6 +28,10 @@ type API interface {
 	ApplyReport(ctx context.Context, status *v1alpha1.PatchReportStatus) error
 	// ApplyStatus makes status the whole of the agent's half of its node's PatchAssignment.
 	ApplyStatus(ctx context.Context, status *v1alpha1.AgentStatus) error
+	// Retries reads the node's PatchRetry.
+	Retries(ctx context.Context) (*v1alpha1.PatchRetry, error)
+	// UpdateRetries writes the agent's part of it; a conflict says that it has changed since it was read.
+	UpdateRetries(ctx context.Context, retries *v1alpha1.PatchRetry) (*v1alpha1.PatchRetry, error)
 }
 
 // Log is the node's patch log. An entry that was appended reaches the API server some time.
@@ -45,7 +45,7 @@ type Options struct {
 	Version string
 	Host    *host.Host
 	// Packages returns the host's package manager, whose commands go through the runner, or ErrUnsupported.
-	Packages func(runner packages.Runner, locks Locks) (packages.Manager, error)
+	Packages func(runner packages.Runner, locks packages.Locks) (packages.Manager, error)
 	API      API
 	Log      Log
 	Logger   *slog.Logger
@@ -53,21 +53,15 @@ type Options struct {
 	Idle func()
 }
 
-// Locks say what a package manager does while another program holds its lock.
-type Locks struct {
-	// Patience is how long it waits.
-	Patience time.Duration
-	// Waiting is to be called each time that it finds the lock held and waits on.
-	Waiting func(*packages.LockHeldError)
-}
-
 // Worker does what its node's assignment asks for, one operation at a time.
 type Worker struct {
 	Options
 
-	journal *journal
-	say     func(reason, message string) // what the current operation is at
-	begun   string                       // ID of the operation that this process, and not an earlier agent, took up last
+	journal    *journal
+	retries    *retries
+	deployment *deployment                  // of the current operation, once it has chosen patches
+	say        func(reason, message string) // what the current operation is at
+	begun      string                       // ID of the operation that this process, and not an earlier agent, took up last
 
 	mu         sync.Mutex
 	assignment *v1alpha1.PatchAssignment
@@ -85,7 +79,12 @@ func New(o Options) (*Worker, error) {
 	if err != nil {
 		o.Logger.Error("Journal is lost, an operation that was under way is begun again", "error", err)
 	}
-	return &Worker{Options: o, journal: j, changed: make(chan struct{}, 1)}, nil
+	counts := &retries{}
+	if err := j.load(retriesFile, counts); err != nil {
+		o.Logger.Error("Copy of the counts of failed attempts is lost, the PatchRetry has them", "error", err)
+	}
+	counts.Limits = limitsOf(&counts.Limits)
+	return &Worker{Options: o, journal: j, retries: counts, changed: make(chan struct{}, 1)}, nil
 }
 
 // Assign tells the worker what its node's assignment is now, or nil if there is none. It does not block. An operation that
@@ -94,13 +93,26 @@ func (w *Worker) Assign(a *v1alpha1.PatchAssignment) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.assignment = a
-	if w.cancel != nil && operationID(a) != w.working {
-		w.cancel(errTakenBack)
+	if w.cancel != nil {
+		if cause := w.ends(a); cause != nil {
+			w.cancel(cause)
+		}
 	}
 	select {
 	case w.changed <- struct{}{}:
 	default:
 	}
+}
+
+// ends is the cause for which the operation that is worked on has to end by an assignment; nil if it has not.
+func (w *Worker) ends(a *v1alpha1.PatchAssignment) error {
+	switch {
+	case operationID(a) != w.working:
+		return errTakenBack
+	case a.Spec.Operation.Stop != "":
+		return &stopError{a.Spec.Operation.Stop}
+	}
+	return nil
 }
 
 func operationID(a *v1alpha1.PatchAssignment) string {
@@ -151,8 +163,9 @@ func (w *Worker) reconcile(ctx context.Context) error {
 	w.recognise(a)
 	j := w.journal
 	if j.live() && operationID(a) != j.Current.ID {
-		w.discard(ctx)
-		w.stopped()
+		if err := w.carryOut(ctx); err != nil {
+			return err
+		}
 	}
 	if a != nil && a.Spec.Operation != nil {
 		w.begin(a.Spec.Policy, a.Spec.Operation)
@@ -168,7 +181,7 @@ func (w *Worker) reconcile(ctx context.Context) error {
 	if agent := a.Status.Agent; agent != nil && j.Current != nil && !j.live() && agent.OperationID == j.Current.ID && !agent.Step.Ended() {
 		j.StatusPending = true // a word about the progress has overtaken the outcome
 	}
-	return w.publish(ctx)
+	return w.publish(ctx, a)
 }
 
 // recognise sends everything again to objects that were deleted and made anew, as happens when a node joins again.
@@ -180,6 +193,7 @@ func (w *Worker) recognise(a *v1alpha1.PatchAssignment) {
 	if j.AssignmentUID != "" {
 		j.ReportPending = true
 		j.StatusPending = j.Current != nil && !j.live()
+		w.retries.Restore = w.retries.Sequence > 0
 	}
 	j.AssignmentUID = a.UID
 	w.save()
@@ -190,20 +204,19 @@ func (w *Worker) begin(policy string, o *v1alpha1.Operation) {
 	j := w.journal
 	now := time.Now()
 	switch {
-	case j.Current != nil && j.Current.ID == o.ID && j.Current.Step != o.Step:
-		j.Current.Operation = *o
+	case j.live() && j.Current.ID == o.ID:
+		j.Current.Operation = *o // it may have been asked to stop
+		return
 	case j.knows(o.ID):
 		return
 	default:
-		boot, err := w.Host.BootID()
-		if err != nil {
-			w.Logger.Error("Boot ID is unknown", "error", err)
-		}
-		j.begin(&record{Operation: *o, Policy: policy, Phase: phaseRefresh, BootID: boot, Started: now, Attempts: 1})
+		j.begin(&record{Operation: *o, Policy: policy, Phase: phaseRefresh, BootID: w.boot(), Started: now, Attempts: 1})
 		w.begun = o.ID
 	}
 	switch {
-	case o.Step != v1alpha1.StepScanning:
+	case o.Stop != "":
+		w.stopped(&stopError{o.Stop})
+	case !supported(o.Step):
 		w.end(v1alpha1.StepFailed, v1alpha1.ReasonUnsupportedStep, fmt.Sprintf(
 			"Agent %s does not know the step %s: it is older than the manager; wait until the agents' DaemonSet is updated", w.Version, o.Step), nil)
 	case !o.Deadline.IsZero() && now.After(o.Deadline.Time):
@@ -227,10 +240,10 @@ func (w *Worker) carryOut(parent context.Context) error {
 	ctx, cancel := context.WithCancelCause(parent)
 	defer cancel(nil)
 	w.mu.Lock()
-	if operationID(w.assignment) != w.journal.Current.ID {
-		cancel(errTakenBack)
-	}
 	w.working, w.cancel = w.journal.Current.ID, cancel
+	if cause := w.ends(w.assignment); cause != nil {
+		cancel(cause)
+	}
 	w.mu.Unlock()
 	defer func() {
 		w.mu.Lock()
@@ -240,22 +253,25 @@ func (w *Worker) carryOut(parent context.Context) error {
 
 	say, done := w.showProgress()
 	w.say = say
-	w.scanNode(ctx)
+	w.walk(parent, ctx)
 	done()
 	switch {
 	case !w.journal.live():
 		return nil
-	case errors.Is(context.Cause(ctx), errTakenBack):
-		w.stopped()
-		return nil
+	case detached(parent):
+		return context.Cause(parent)
+	case ctx.Err() == nil:
+		return fmt.Errorf("the operation %s came to a halt in phase %s", w.journal.Current.ID, w.journal.Current.Phase)
 	default:
-		return context.Cause(ctx)
+		w.discard(parent)
+		w.stopped(context.Cause(ctx))
+		return nil
 	}
 }
 
-// discard kills what an earlier agent left running of the current operation.
+// discard kills what an earlier agent left running of the current operation, but for transactions.
 func (w *Worker) discard(ctx context.Context) {
-	for _, step := range []string{stepRefresh, stepScan} {
+	for _, step := range []string{stepRefresh, stepScan, stepDownload} {
 		s, err := w.Host.Session(w.journal.Current.ID, step)
 		if err == nil {
 			err = s.Discard(ctx)
@@ -266,20 +282,12 @@ func (w *Worker) discard(ctx context.Context) {
 	}
 }
 
-// stopped ends an operation that was taken back.
-func (w *Worker) stopped() {
-	why := "The manager took the operation back before it had ended"
-	w.append(patchlog.ScanStopped(time.Now(), w.run(), w.Node, why))
-	w.end(v1alpha1.StepStopped, v1alpha1.ReasonAborted, why, nil)
-}
-
-func (w *Worker) end(step v1alpha1.Step, reason, message string, counts *v1alpha1.PatchCounts) {
-	now := metav1.NewTime(time.Now().Truncate(time.Second))
-	w.journal.end(v1alpha1.EndedOperation{
-		OperationID: w.journal.Current.ID, Step: step, Time: &now, Reason: reason, Message: cut(message, 1024), Counts: counts,
-	})
-	w.save()
-	w.Logger.Info("Operation ended", "operation", w.journal.Current.ID, "task", w.journal.Current.Task, "step", step, "reason", reason, "message", message)
+func (w *Worker) boot() string {
+	id, err := w.Host.BootID()
+	if err != nil {
+		w.Logger.Error("Boot ID is unknown", "error", err)
+	}
+	return id
 }
 
 func (w *Worker) run() patchlog.Run {

@@ -30,6 +30,8 @@ type api struct {
 	refuse  error
 	reports []*v1alpha1.PatchReportStatus
 	status  []*v1alpha1.AgentStatus
+	retry   v1alpha1.PatchRetry
+	version int
 }
 
 func (a *api) ApplyReport(_ context.Context, s *v1alpha1.PatchReportStatus) error {
@@ -47,6 +49,25 @@ func (a *api) ApplyStatus(_ context.Context, s *v1alpha1.AgentStatus) error {
 	defer a.mu.Unlock()
 	a.status = append(a.status, s)
 	return nil
+}
+
+func (a *api) Retries(context.Context) (*v1alpha1.PatchRetry, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.retry.UID, a.retry.ResourceVersion = "retry-1", fmt.Sprint(a.version)
+	return a.retry.DeepCopy(), nil
+}
+
+func (a *api) UpdateRetries(_ context.Context, r *v1alpha1.PatchRetry) (*v1alpha1.PatchRetry, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if r.ResourceVersion != fmt.Sprint(a.version) {
+		return nil, apierrors.NewConflict(schema.GroupResource{Resource: "patchretries"}, "n1", nil)
+	}
+	a.version++
+	a.retry = *r.DeepCopy()
+	a.retry.ResourceVersion = fmt.Sprint(a.version)
+	return a.retry.DeepCopy(), nil
 }
 
 func (a *api) last() *v1alpha1.AgentStatus {
@@ -84,6 +105,22 @@ func (m manager) Scan(context.Context) (packages.Scan, error) {
 	return packages.Scan{Patches: []packages.Patch{{Name: "ham", Architecture: "all", AvailableVersion: "2", State: packages.Missing, Classification: packages.Security}}}, nil
 }
 
+func (manager) Download(context.Context, []packages.Target) (packages.Download, error) {
+	return packages.Download{}, errors.New("not asked for")
+}
+
+func (manager) Install(context.Context, []packages.Target) (packages.Install, error) {
+	return packages.Install{}, errors.New("not asked for")
+}
+
+func (manager) Repair(context.Context) (packages.Repair, error) {
+	return packages.Repair{}, errors.New("not asked for")
+}
+
+func (manager) Inspect(context.Context, []packages.Target) ([]packages.Presence, error) {
+	return nil, errors.New("not asked for")
+}
+
 type fixture struct {
 	*Worker
 	api     *api
@@ -101,7 +138,7 @@ func newFixture(t *testing.T, m manager) *fixture {
 	f.options = Options{
 		Node: "n1", Version: "v1", Host: h, API: f.api, Log: f.entries, Idle: func() {},
 		Logger:   slog.New(slog.NewTextHandler(t.Output(), nil)),
-		Packages: func(packages.Runner, Locks) (packages.Manager, error) { return m, nil },
+		Packages: func(packages.Runner, packages.Locks) (packages.Manager, error) { return m, nil },
 	}
 	f.restart(t)
 	return f

@@ -148,3 +148,52 @@ type ChangedError struct {
 func (e *ChangedError) Error() string {
 	return fmt.Sprintf("packages changed while they were read, %d times: %s: wait until the other program on the host has finished, then try again", e.Tries, e.Detail)
 }
+
+// DiskFullError says that a file system of the host has no room for what was to
+// be downloaded or installed.
+type DiskFullError struct {
+	// Path is the directory or file system in the tool's own words.
+	Path string
+	// Detail is the tool's own line.
+	Detail string
+}
+
+func (e *DiskFullError) Error() string {
+	return fmt.Sprintf("the disk of the host is full at %s (%s): make room there, then try again", e.Path, e.Detail)
+}
+
+// InterruptedDatabaseError says that the package manager does nothing before its
+// database, which was cut off in a transaction, is put right: call Repair.
+type InterruptedDatabaseError struct {
+	// Detail is the tool's own line.
+	Detail string
+}
+
+func (e *InterruptedDatabaseError) Error() string {
+	return fmt.Sprintf("the package database was interrupted in a transaction: %s", e.Detail)
+}
+
+// RefusedError says that the package manager refuses all of the targets because
+// of some, and changed nothing: their dependencies are not met, their versions
+// are no longer offered, an administrator holds them.
+type RefusedError struct {
+	// Targets are those that it names; none if it names none.
+	Targets []Failure
+	// Detail are the tool's own lines, joined.
+	Detail string
+}
+
+func (e *RefusedError) Error() string {
+	return fmt.Sprintf("the package manager refuses the transaction: %s", e.Detail)
+}
+
+// RepositoryError says that nothing can be downloaded, because of the
+// repositories and not of a package: none is configured, or none answers.
+type RepositoryError struct {
+	// Detail are the tool's own lines, joined.
+	Detail string
+}
+
+func (e *RepositoryError) Error() string {
+	return fmt.Sprintf("the repositories do not serve packages: %s: check the network and the package sources of the host", e.Detail)
+}

@@ -106,6 +106,12 @@ type Patch struct {
 	State  State
 	// Reason says in one sentence why the State is not Missing; empty if it is.
 	Reason string
+	// Downloaded is true if the package's file lies on the host's disk, ready for Install.
+	Downloaded bool
+	// Broken is true if AvailableVersion was begun to be installed and is not
+	// installed in full: it is unpacked or configured by half. InstalledVersion
+	// is then the version that was last configured in full, empty if none was.
+	Broken bool
 }
 
 // NewPackage is a package that is not installed and that patches need.
@@ -125,6 +131,9 @@ type Reboot struct {
 	Unknown bool
 	// Reasons are sentences without a full stop: why it is required or unknown.
 	Reasons []string
+	// Packages are the names of installed packages that take effect with the
+	// reboot, as far as they are known; sorted, each once.
+	Packages []string
 }
 
 // ProblemKind says what is wrong with the package database.

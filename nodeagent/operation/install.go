@@ -1,0 +1,221 @@
+package operation
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/nodepatch/nodepatch/api/patchlog"
+	"github.com/nodepatch/nodepatch/api/v1alpha1"
+	"github.com/nodepatch/nodepatch/nodeagent/packages"
+)
+
+// maxCuts is how often the transactions of one operation may be cut off before it is given up.
+const maxCuts = 3
+
+// install installs what is ready, in one transaction if all goes well. If not, the culprits are taken out, the package
+// database is put right and the rest goes on; where nobody says who the culprit is, the batch is halved. It stops between
+// two transactions and never within one.
+func (w *Worker) install(life, ctx context.Context) (goOn bool) {
+	d, err := w.current()
+	if err != nil {
+		w.failed(v1alpha1.ReasonHostUnavailable, err.Error())
+		return false
+	}
+	for len(d.Queue) > 0 && d.Obstacle == nil {
+		if !d.UnderWay && ctx.Err() != nil {
+			break
+		}
+		if !d.UnderWay && d.Mending != "" {
+			why := d.Mending
+			if err := w.repair(life, fmt.Sprint(d.Round), why); detached(life) {
+				return false
+			} else if err != nil {
+				d.Obstacle = &finding{Reason: v1alpha1.ReasonRepairFailed, Message: err.Error(), Time: time.Now()}
+			}
+			d.Mending = ""
+			w.keep()
+			continue
+		}
+		if !w.transact(life, ctx, d) {
+			return false
+		}
+	}
+	if d.Obstacle != nil {
+		d.deferRest(d.Obstacle.Message)
+	} else if ctx.Err() != nil {
+		d.deferRest(context.Cause(ctx).Error())
+	}
+	w.keep()
+	w.enter(phaseVerify)
+	return true
+}
+
+// transact runs the first batch of the queue as one transaction, or waits for it if an earlier agent had started it, and
+// notes what came of it.
+func (w *Worker) transact(life, ctx context.Context, d *deployment) (goOn bool) {
+	batch, positions := d.batch(), d.Queue[0]
+	if !d.UnderWay {
+		d.Round++
+		d.UnderWay = true
+		w.keep()
+	}
+	part := fmt.Sprintf("%s-%d", stepInstall, d.Round)
+	w.say("", fmt.Sprintf("Installing %s", plural(len(batch), "patch", "patches")))
+	session, manager, err := w.attach(ctx, part)
+	if err != nil {
+		d.Obstacle = &finding{Reason: v1alpha1.ReasonHostUnavailable, Message: err.Error(), Time: time.Now()}
+		return true
+	}
+	if ctx.Err() != nil && !session.Resumes() {
+		d.UnderWay = false // it waited for a lock, and nothing was begun
+		return true
+	}
+	got, err := manager.Install(life, targets(batch))
+	if detached(life) {
+		return false
+	}
+	present, inspectErr := manager.Inspect(life, targets(batch))
+	if detached(life) {
+		return false
+	}
+	now := time.Now()
+	if inspectErr != nil || len(present) != len(batch) {
+		// Without the database's word nothing is known, and nothing is counted.
+		d.Obstacle = &finding{Reason: reason(inspectErr, v1alpha1.ReasonInstallFailed), Message: fmt.Sprintf("After the transaction: %v", inspectErr), Time: now}
+		d.UnderWay = false
+		w.keep()
+		return true
+	}
+	w.noteInstall(d, part, batch, present, &got, now)
+	d.Queue = d.Queue[1:]
+	w.react(d, part, positions, batch, present, err, now)
+	d.UnderWay = false
+	w.keep()
+	return true
+}
+
+// noteInstall writes down and logs what the package database has of each patch of a batch, and which were culprits.
+func (w *Worker) noteInstall(d *deployment, part string, batch []*item, present []packages.Presence, got *packages.Install, now time.Time) {
+	var installed []*item
+	for n, i := range batch {
+		if present[n].Installed {
+			i.settle(resultInstalled, "")
+			installed = append(installed, i)
+		}
+	}
+	if len(installed) > 0 {
+		w.appendAll(patchlog.PatchesInstalled(now, w.run(), w.Node, part, changes(installed)))
+	}
+	var warned []string
+	for _, f := range got.Warned {
+		if i := d.find(f.Target); i != nil && i.Result == resultInstalled {
+			warned = append(warned, i.change()+": "+f.Message)
+		}
+	}
+	if len(warned) > 0 {
+		w.appendAll(patchlog.PatchesWarned(now, w.run(), w.Node, part, warned))
+	}
+	var failed []*item
+	for _, f := range got.Failed {
+		if i := d.find(f.Target); i != nil && i.Result == resultReady {
+			i.settle(resultFailed, f.Message)
+			failed = append(failed, i)
+		}
+	}
+	w.count(v1alpha1.BlockedAtInstall, part, failed, now)
+}
+
+// react decides how to go on with the patches of a batch that were neither installed nor culprits.
+func (w *Worker) react(d *deployment, part string, positions []int, batch []*item, present []packages.Presence, err error, now time.Time) {
+	var left []*item
+	for _, i := range batch {
+		if i.Result == resultReady {
+			left = append(left, i)
+		}
+	}
+	if len(left) == 0 && (err == nil || interruption(err) == "") {
+		return
+	}
+	progress := len(left) < len(batch)
+	var (
+		refused     *packages.RefusedError
+		interrupted *packages.InterruptedDatabaseError
+	)
+	switch why := interruption(err); {
+	case errors.Is(err, errTakenBack), errors.As(err, new(*stopError)):
+		d.enqueue(positions, false) // it ended while it waited for a lock
+	case why != "":
+		w.append(patchlog.TransactionInterrupted(now, w.run(), w.Node, part, why))
+		d.Mending = "a transaction was cut off"
+		if d.Cuts++; d.Cuts >= maxCuts {
+			d.Obstacle = &finding{Reason: v1alpha1.ReasonInterrupted, Message: fmt.Sprintf("%d transactions were cut off: %s", d.Cuts, why), Time: now}
+		}
+		d.enqueue(positions, false)
+	case errors.As(err, &interrupted) && d.Cuts < maxCuts:
+		d.Cuts++
+		d.Mending = interrupted.Error()
+		d.enqueue(positions, false)
+	case errors.As(err, &refused):
+		for _, f := range refused.Targets {
+			if i := d.find(f.Target); i != nil {
+				w.leave(part, []*item{i}, f.Message, now)
+				progress = true
+			}
+		}
+		w.goOn(d, part, positions, left, refused.Detail, progress, now)
+	case err != nil && obstacle(err):
+		d.Obstacle = &finding{Reason: reason(err, v1alpha1.ReasonInstallFailed), Message: err.Error(), Time: now}
+		w.appendAll(patchlog.PatchesNotTried(now, w.run(), w.Node, part, []string{d.Obstacle.Reason + ": " + err.Error()}))
+		d.enqueue(positions, false)
+	case err != nil && len(left) == 1 && len(batch) == 1:
+		// The tool failed with this patch alone, whatever it says.
+		left[0].settle(resultFailed, err.Error())
+		w.count(v1alpha1.BlockedAtInstall, part, left, now)
+	default:
+		d.Mending = "patches failed"
+		w.goOn(d, part, positions, left, remains(batch, present), progress, now)
+	}
+}
+
+// goOn tries what is left of a batch again, in halves if the batch as a whole led nowhere; a patch that is alone then is
+// left undone for the given cause.
+func (w *Worker) goOn(d *deployment, part string, positions []int, left []*item, cause string, progress bool, now time.Time) {
+	if !progress && len(left) == 1 {
+		w.leave(part, left, cause, now)
+		return
+	}
+	d.enqueue(positions, !progress)
+}
+
+// leave leaves patches undone.
+func (w *Worker) leave(part string, items []*item, cause string, now time.Time) {
+	for _, i := range items {
+		i.settle(resultDeferred, cause)
+	}
+	w.appendAll(patchlog.PatchesNotTried(now, w.run(), w.Node, part+"-"+items[0].name(), messages(items)))
+}
+
+// obstacle says that no transaction at all is possible now.
+func obstacle(err error) bool {
+	var parse *packages.ParseError
+	return reason(err, "") != "" && !errors.As(err, &parse)
+}
+
+// remains says what the package database has of the patches that are not installed.
+func remains(batch []*item, present []packages.Presence) string {
+	var words []string
+	for n, i := range batch {
+		if p := present[n]; !p.Installed && p.Problem != "" {
+			words = append(words, i.name()+" is "+p.Problem)
+		}
+	}
+	if len(words) == 0 {
+		return "the package manager left it as it was and did not say why"
+	}
+	slices.Sort(words)
+	return strings.Join(words, ", ")
+}

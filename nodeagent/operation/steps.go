@@ -1,0 +1,96 @@
+package operation
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/nodepatch/nodepatch/api/v1alpha1"
+	"github.com/nodepatch/nodepatch/nodeagent/host"
+)
+
+// maxAttempts is how often a phase is taken up again by an agent that died of it.
+const maxAttempts = 5
+
+// errTakenBack is the cause for which an operation ends that the manager no longer asks for.
+var errTakenBack = errors.New("the manager took the operation back before it had ended")
+
+// stopError is the cause for which an operation ends that the manager asks to stop.
+type stopError struct{ why string }
+
+func (e *stopError) Error() string { return e.why }
+
+// detached says that the agent itself ends.
+func detached(ctx context.Context) bool {
+	return ctx.Err() != nil && errors.Is(context.Cause(ctx), host.ErrDetach)
+}
+
+// walk goes through the phases of the current operation from the one that the journal says, until it has ended or the agent
+// ends. Life is the agent's own context and ends with it alone: what may not be cut in two runs under it. Under ctx, which
+// also ends with the operation, runs what may be ended at once.
+func (w *Worker) walk(life, ctx context.Context) {
+	if !w.takeUp() {
+		return
+	}
+	j := w.journal
+	for j.live() && !detached(life) {
+		goOn := false
+		switch j.Current.Phase {
+		case phaseInstall:
+			goOn = w.install(life, ctx)
+		case phaseVerify:
+			goOn = w.verify(life, ctx)
+		default:
+			if ctx.Err() != nil {
+				return
+			}
+			switch j.Current.Phase {
+			case phaseRefresh:
+				goOn = w.refresh(ctx)
+			case phaseScan:
+				goOn = w.scan(life, ctx)
+			case phaseDownload:
+				goOn = w.download(ctx)
+			}
+		}
+		if !goOn {
+			return
+		}
+	}
+}
+
+// takeUp notes that this process works on the operation, and gives one up that kills every agent.
+func (w *Worker) takeUp() bool {
+	r := w.journal.Current
+	if w.begun == r.ID {
+		return true
+	}
+	w.begun = r.ID
+	if r.Attempts++; r.Attempts > maxAttempts {
+		w.failed(v1alpha1.ReasonInterrupted, fmt.Sprintf("The agent ended %d times in this operation; its pod's log says why", maxAttempts))
+		return false
+	}
+	w.Logger.Info("Operation goes on where an earlier agent left it", "operation", r.ID, "phase", r.Phase, "attempt", r.Attempts)
+	w.save()
+	return true
+}
+
+// enter goes on to the next phase.
+func (w *Worker) enter(next phase) {
+	w.journal.Current.Phase, w.journal.Current.Attempts = next, 1
+	w.save()
+	w.Logger.Info("Operation goes on", "operation", w.journal.Current.ID, "phase", next)
+}
+
+// scansOnly says whether the operation may go no further than a scan.
+func (r *record) scansOnly() bool { return r.Step == v1alpha1.StepScanning }
+
+// supported says whether this agent knows a step that the manager asks for.
+func supported(step v1alpha1.Step) bool {
+	switch step {
+	case v1alpha1.StepScanning, v1alpha1.StepDownloading, v1alpha1.StepInstalling:
+		return true
+	default:
+		return false
+	}
+}
