@@ -9,21 +9,17 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
-	"net/http/httputil"
-	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/go-logr/logr"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	ctrllog "sigs.k8s.io/controller-runtime/pkg/log"
 
@@ -110,6 +106,8 @@ type node struct {
 	api    *gateway
 	mirror *gate
 	probe  string // address of the agent's probes
+
+	main, security *aptrepo.Repository
 }
 
 func newNode(t *testing.T) *node {
@@ -144,6 +142,7 @@ func newNode(t *testing.T) *node {
 		t.Fatal(err)
 	}
 	n.create(&v1alpha1.PatchReport{ObjectMeta: metav1.ObjectMeta{Name: n.name}})
+	n.create(&v1alpha1.PatchRetry{ObjectMeta: metav1.ObjectMeta{Name: n.name}})
 	n.create(&v1alpha1.PatchAssignment{ObjectMeta: metav1.ObjectMeta{Name: n.name}, Spec: v1alpha1.PatchAssignmentSpec{Policy: "everything"}})
 	return n
 }
@@ -156,7 +155,7 @@ func (n *node) sources() {
 	mux := http.NewServeMux()
 	mux.Handle("/main/", http.StripPrefix("/main", main))
 	mux.Handle("/security/", http.StripPrefix("/security", security))
-	n.mirror.next = mux
+	n.mirror.next, n.main, n.security = mux, main, security
 	server := httptest.NewServer(n.mirror)
 	n.t.Cleanup(server.Close)
 	if err := os.RemoveAll(filepath.Join(n.Path, "etc/apt/sources.list.d")); err != nil {
@@ -212,7 +211,7 @@ func (n *node) create(o client.Object) {
 }
 
 // assign asks the node for an operation, or for none if the ID is empty.
-func (n *node) assign(id string, step v1alpha1.Step) {
+func (n *node) assign(id string, step v1alpha1.Step, change ...func(*v1alpha1.Operation)) {
 	n.t.Helper()
 	a := n.assignment()
 	patch := client.MergeFrom(a.DeepCopy())
@@ -220,7 +219,10 @@ func (n *node) assign(id string, step v1alpha1.Step) {
 	if id != "" {
 		now := metav1.Now()
 		a.Spec.Operation = &v1alpha1.Operation{
-			ID: id, Task: "scan-" + id, Step: step, AssignedAt: now, Deadline: metav1.NewTime(now.Add(10 * time.Minute)),
+			ID: id, Task: "task-" + id, Step: step, AssignedAt: now, Deadline: metav1.NewTime(now.Add(10 * time.Minute)),
+		}
+		for _, f := range change {
+			f(a.Spec.Operation)
 		}
 	}
 	if err := n.client.Patch(n.t.Context(), a, patch); err != nil {
@@ -263,7 +265,7 @@ func (n *node) events(id string, want int) (reasons []string) {
 	n.eventually(fmt.Sprintf("%d entries in the patch log", want), func() bool {
 		list := &corev1.EventList{}
 		if err := n.client.List(n.t.Context(), list, client.InNamespace("default"),
-			client.MatchingLabels{v1alpha1.NodeLabel: n.name, v1alpha1.TaskLabel: "scan-" + id}); err != nil {
+			client.MatchingLabels{v1alpha1.NodeLabel: n.name, v1alpha1.TaskLabel: "task-" + id}); err != nil {
 			n.t.Fatal(err)
 		}
 		for i := range list.Items {
@@ -342,98 +344,6 @@ func (n *node) ready() int {
 	}
 	_ = response.Body.Close()
 	return response.StatusCode
-}
-
-// gate is a handler that can be made to wait, or to hang up.
-type gate struct {
-	next   http.Handler
-	closed atomic.Pointer[chan struct{}]
-	down   atomic.Bool
-}
-
-func (g *gate) close() (open func()) {
-	c := make(chan struct{})
-	g.closed.Store(&c)
-	return func() { g.closed.Store(nil); close(c) }
-}
-
-func (g *gate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if g.down.Load() {
-		panic(http.ErrAbortHandler)
-	}
-	if c := g.closed.Load(); c != nil {
-		select {
-		case <-*c:
-		case <-r.Context().Done():
-			return
-		}
-	}
-	g.next.ServeHTTP(w, r)
-}
-
-// gateway passes the agent's requests on to the API server with the agent's own token, counts them, and can be gone.
-type gateway struct {
-	*httptest.Server
-	gate
-
-	mu       sync.Mutex
-	requests []string
-}
-
-func newGateway(t *testing.T, config *rest.Config) *gateway {
-	t.Helper()
-	transport, err := rest.TransportFor(config)
-	if err != nil {
-		t.Fatal(err)
-	}
-	target, err := url.Parse(config.Host)
-	if err != nil {
-		t.Fatal(err)
-	}
-	g := &gateway{}
-	proxy := httputil.NewSingleHostReverseProxy(target)
-	proxy.Transport, proxy.FlushInterval = transport, -1
-	proxy.ErrorHandler = func(w http.ResponseWriter, _ *http.Request, _ error) { w.WriteHeader(http.StatusBadGateway) }
-	g.next = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		verb := r.Method
-		if r.URL.Query().Get("watch") != "" {
-			verb = "WATCH"
-		}
-		g.mu.Lock()
-		g.requests = append(g.requests, verb+" "+r.URL.Path)
-		g.mu.Unlock()
-		proxy.ServeHTTP(w, r)
-	})
-	g.Server = httptest.NewUnstartedServer(&g.gate)
-	g.EnableHTTP2 = true
-	g.StartTLS()
-	t.Cleanup(g.Close)
-	return g
-}
-
-// away makes the API server be gone, for connections that are open too.
-func (g *gateway) away() (back func()) {
-	g.down.Store(true)
-	g.CloseClientConnections()
-	return func() { g.down.Store(false) }
-}
-
-// count returns how many requests there were, all or those that wrote.
-func (g *gateway) count() (all, writes int) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	for _, r := range g.requests {
-		if !strings.HasPrefix(r, "GET") && !strings.HasPrefix(r, "WATCH") {
-			writes++
-		}
-	}
-	return len(g.requests), writes
-}
-
-func (g *gateway) list() string {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return strings.Join(g.requests, "\n")
 }
 
 type lockedBuffer struct {
