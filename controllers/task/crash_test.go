@@ -45,6 +45,7 @@ type process struct {
 	what   string
 	killed bool
 	given  map[string]int
+	told   map[string]int
 }
 
 func (p *process) write(what string, do func() error) error {
@@ -103,7 +104,11 @@ func (p *process) client() client.Client {
 			return p.write("assignment "+object.GetName(), func() error {
 				err := c.Patch(ctx, object, patch, options...)
 				if assignment, ok := object.(*v1alpha1.PatchAssignment); ok && err == nil && assignment.Spec.Operation != nil {
-					p.given[object.GetName()]++
+					if assignment.Spec.Operation.Stop != "" {
+						p.told[object.GetName()]++
+					} else {
+						p.given[object.GetName()]++
+					}
 				}
 				return err
 			})
@@ -127,19 +132,73 @@ type ending struct {
 	Events     []string
 	Operations map[string]bool
 	Given      map[string]int
+	Told       map[string]int
 }
 
-// takeThrough takes a task through a scan that one node ends, one fails, one does not
-// answer and to which one stays away; the write of the number goes wrong.
-func takeThrough(number int, mishap mishap) (ending, *process) {
+// story is what happens to a task besides its manager.
+type story struct {
+	nodes []string
+	begin func()
+	// happen is done after each reconcile.
+	happen func()
+}
+
+// scan is a scan that one node ends, one fails, one does not answer and to which
+// one stays away.
+var scan = story{
+	nodes: []string{"away", "done", "failed", "silent"},
+	begin: func() {
+		notReady("away")
+		addTask("scan-now", parallel(2))
+	},
+	happen: func() {
+		for node, outcome := range map[string]v1alpha1.Step{"done": v1alpha1.StepDone, "failed": v1alpha1.StepFailed} {
+			if assignment := assignmentNow(node); assignment.Spec.Operation != nil && assignment.Status.Agent == nil {
+				answer(node, outcome, 3)
+			}
+		}
+	},
+}
+
+// stopping is a deployment that a person stops while one node finishes it, one
+// does as it is told, one goes away and one waits. As soon as the status remembers
+// that, the annotation changes.
+var stopping = story{
+	nodes: []string{"a-finishes", "b-obeys", "c-leaves", "d-waits"},
+	begin: func() { addTask("scan-now", deploy(3)) },
+	happen: func() {
+		operations := 0
+		for _, node := range []string{"a-finishes", "b-obeys", "c-leaves"} {
+			if assignmentNow(node).Spec.Operation != nil {
+				operations++
+			}
+		}
+		task := taskNow("scan-now")
+		switch {
+		case task.Status.Stop != nil && task.Annotations[v1alpha1.StopAnnotation] == "wrong cluster":
+			stop("scan-now", "as I said")
+		case task.Status.Stop == nil && operations == 3:
+			stop("scan-now", "wrong cluster")
+			notReady("c-leaves")
+		}
+		for node, outcome := range map[string]v1alpha1.Step{"a-finishes": v1alpha1.StepDone, "b-obeys": v1alpha1.StepStopped} {
+			assignment := assignmentNow(node)
+			if operation := assignment.Spec.Operation; operation != nil && operation.Stop != "" && assignment.Status.Agent == nil {
+				answer(node, outcome, 3)
+			}
+		}
+	},
+}
+
+// takeThrough takes a task through a story in which the write of the number goes wrong.
+func takeThrough(story story, number int, mishap mishap) (ending, *process) {
 	GinkgoHelper()
 	addPolicy("workers")
-	addNodes("away", "done", "failed", "silent")
-	notReady("away")
-	addTask("scan-now", parallel(2))
+	addNodes(story.nodes...)
+	story.begin()
 	clock := testingclock.NewFakePassiveClock(time.Now().Truncate(time.Second))
-	given := map[string]int{}
-	victim := &process{at: number, mishap: mishap, given: given}
+	given, told := map[string]int{}, map[string]int{}
+	victim := &process{at: number, mishap: mishap, given: given, told: told}
 	r := &Reconciler{Client: victim.client(), Log: victim, Clock: clock}
 	current := victim
 
@@ -149,7 +208,7 @@ func takeThrough(number int, mishap mishap) (ending, *process) {
 			break
 		}
 		if current.killed {
-			current = &process{mishap: none, given: given}
+			current = &process{mishap: none, given: given, told: told}
 			r = &Reconciler{Client: current.client(), Log: current, Clock: clock}
 		}
 		result, err := r.Reconcile(ctx, requestFor("scan-now"))
@@ -160,23 +219,19 @@ func takeThrough(number int, mishap mishap) (ending, *process) {
 		default:
 			clock.SetTime(clock.Now().Add(min(result.RequeueAfter, time.Hour)))
 		}
-		for node, outcome := range map[string]v1alpha1.Step{"done": v1alpha1.StepDone, "failed": v1alpha1.StepFailed} {
-			if assignment := assignmentNow(node); assignment.Spec.Operation != nil && assignment.Status.Agent == nil {
-				answer(node, outcome, 3)
-			}
-		}
+		story.happen()
 	}
 	task := taskNow("scan-now")
 	end := ending{
 		Phase: task.Status.Phase, Message: task.Status.Message, Nodes: *task.Status.Nodes,
 		Failures: task.Status.Failures, Log: logged(task), Events: written(),
-		Operations: map[string]bool{}, Given: given,
+		Operations: map[string]bool{}, Given: given, Told: told,
 	}
 	slices.Sort(end.Log)
 	for _, condition := range task.Status.Conditions {
 		end.Conditions = append(end.Conditions, fmt.Sprintf("%s=%s %s", condition.Type, condition.Status, condition.Reason))
 	}
-	for _, node := range []string{"away", "done", "failed", "silent"} {
+	for _, node := range story.nodes {
 		end.Operations[node] = assignmentNow(node).Spec.Operation != nil
 	}
 	removeAll()
@@ -185,7 +240,7 @@ func takeThrough(number int, mishap mishap) (ending, *process) {
 
 var _ = Describe("A manager that dies, or whose API server does", func() {
 	It("ends a run as if nothing had happened, whichever write it happens to", func() {
-		want, process := takeThrough(0, none)
+		want, writes := undisturbed(scan)
 		Expect(want.Phase).To(Equal(v1alpha1.TaskFailed))
 		Expect(want.Nodes).To(Equal(v1alpha1.TaskNodeCounts{Total: 4, Done: 1, Failed: 2, Unreachable: 1}))
 		Expect(want.Given).To(Equal(map[string]int{"done": 1, "failed": 1, "silent": 1}))
@@ -193,19 +248,20 @@ var _ = Describe("A manager that dies, or whose API server does", func() {
 		Expect(want.Events).To(Equal([]string{
 			"NodeTimedOut silent", "NodeUnreachable away", "TaskFailed", "TaskStarted",
 		}))
-		Expect(process.writes).To(BeNumerically(">", 8))
+		Expect(writes).To(BeNumerically(">", 8))
+		disturb(scan, writes, want)
+	})
 
-		var points []string
-		for number := range process.writes {
-			for _, mishap := range []mishap{killedBefore, killedAfter, refused, conflict, answerLost} {
-				got, victim := takeThrough(number, mishap)
-				point := fmt.Sprintf("write %d (%s): %s", number, victim.what, mishap)
-				points = append(points, point)
-				Expect(victim.what).NotTo(BeEmpty(), point)
-				Expect(got).To(Equal(want), point)
-			}
-		}
-		AddReportEntry("points", strings.Join(points, "\n"))
+	It("stops a run as if nothing had happened, in the words of the first press", func() {
+		want, writes := undisturbed(stopping)
+		Expect(want.Phase).To(Equal(v1alpha1.TaskStopped))
+		Expect(want.Message).To(Equal("Stopped (wrong cluster): 1 of 4 nodes patched, 1 could not be reached, 1 stopped after 2 of 5 patches, 1 not begun"))
+		Expect(want.Nodes).To(Equal(v1alpha1.TaskNodeCounts{Total: 4, Pending: 1, Done: 1, Stopped: 1, Unreachable: 1}))
+		Expect(want.Given).To(Equal(map[string]int{"a-finishes": 1, "b-obeys": 1, "c-leaves": 1}))
+		Expect(want.Told).To(Equal(map[string]int{"a-finishes": 1, "b-obeys": 1}))
+		Expect(want.Operations).To(Equal(map[string]bool{"a-finishes": true, "b-obeys": true, "c-leaves": false, "d-waits": false}))
+		Expect(want.Events).To(Equal([]string{"NodeUnreachable c-leaves", "TaskStarted", "TaskStopped"}))
+		disturb(stopping, writes, want)
 	})
 
 	It("sees the answer that comes while it gives a node up", func() {
@@ -251,3 +307,26 @@ var _ = Describe("A manager that dies, or whose API server does", func() {
 		Expect(taskNow("first").Status.Message).To(Equal("0 of 1 node scanned; 1 waiting (a Busy)"))
 	})
 })
+
+// undisturbed is how a story ends, and with how many writes.
+func undisturbed(story story) (ending, int) {
+	GinkgoHelper()
+	end, process := takeThrough(story, 0, none)
+	return end, process.writes
+}
+
+// disturb goes through a story with every mishap at every write.
+func disturb(story story, writes int, want ending) {
+	GinkgoHelper()
+	var points []string
+	for number := range writes {
+		for _, mishap := range []mishap{killedBefore, killedAfter, refused, conflict, answerLost} {
+			got, victim := takeThrough(story, number, mishap)
+			point := fmt.Sprintf("write %d (%s): %s", number, victim.what, mishap)
+			points = append(points, point)
+			Expect(victim.what).NotTo(BeEmpty(), point)
+			Expect(got).To(Equal(want), point)
+		}
+	}
+	AddReportEntry("points", strings.Join(points, "\n"))
+}

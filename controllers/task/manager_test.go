@@ -73,8 +73,15 @@ var _ = Describe("A task in a running manager", func() {
 		addTask("second")
 		Eventually(func() string { return taskNow("second").Status.Message }).
 			Should(Equal("0 of 2 nodes scanned; 2 waiting (a Busy, b Busy)"))
-		press := client.RawPatch("application/merge-patch+json", []byte(`{"metadata":{"annotations":{"nodepatch.io/stop":"enough"}}}`))
-		Expect(admin.Patch(ctx, taskNow("first"), press)).To(Succeed())
+		stop("first", "enough")
+		Eventually(func(g Gomega) {
+			for _, name := range []string{"a", "b"} {
+				g.Expect(assignmentNow(name).Spec.Operation.Stop).To(Equal("enough"))
+			}
+		}).Should(Succeed(), "its nodes are told")
+		for _, name := range []string{"a", "b"} {
+			answer(name, v1alpha1.StepStopped, 0)
+		}
 		Eventually(func(g Gomega) {
 			for _, name := range []string{"a", "b"} {
 				operation := assignmentNow(name).Spec.Operation
@@ -82,6 +89,24 @@ var _ = Describe("A task in a running manager", func() {
 				g.Expect(operation.Task).To(Equal("second"))
 			}
 		}).Should(Succeed(), "a task that was stopped leaves its nodes")
+	})
+
+	It("never deploys on more nodes than may be unavailable, though two tasks take turns", func() {
+		const nodes, limit = 12, 2
+		addPolicy("workers")
+		for i := range nodes {
+			addNodes(fmt.Sprintf("node-%02d", i))
+		}
+		most, stop := answerAll(30 * time.Millisecond)
+		defer stop()
+		addTask("first", deploy(limit))
+		addTask("second", deploy(limit))
+		Eventually(func(g Gomega) {
+			for _, name := range []string{"first", "second"} {
+				g.Expect(taskNow(name).Status.Phase).To(Equal(v1alpha1.TaskComplete), taskNow(name).Status.Message)
+			}
+		}).WithTimeout(90 * time.Second).Should(Succeed())
+		Expect(most()).To(Equal(limit))
 	})
 
 	It("looks again when a time is over, though nothing happens", func() {

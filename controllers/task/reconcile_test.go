@@ -149,30 +149,6 @@ var _ = Describe("A task, at a time that the test sets", func() {
 		}
 	})
 
-	It("is stopped for good by a person, in their words", func() {
-		addPolicy("workers")
-		addNodes("a", "b")
-		task := addTask("scan-now")
-		r, clock := newReconciler()
-		step(r, clock, 0, "scan-now")
-		answer("a", v1alpha1.StepDone, 0)
-		press := client.RawPatch("application/merge-patch+json", []byte(`{"metadata":{"annotations":{"nodepatch.io/stop":"wrong cluster"}}}`))
-		Expect(admin.Patch(ctx, task, press)).To(Succeed())
-		step(r, clock, 2*time.Second, "scan-now")
-
-		stopped := taskNow("scan-now")
-		Expect(stopped.Status.Phase).To(Equal(v1alpha1.TaskStopped))
-		Expect(stopped.Status.Message).To(Equal("Stopped (wrong cluster): 1 of 2 nodes scanned: no patch is missing; 1 not scanned"))
-		Expect(assignmentNow("b").Spec.Operation).To(BeNil())
-		Expect(written()).To(Equal([]string{"TaskStarted", "TaskStopped"}))
-
-		unpress := client.RawPatch("application/merge-patch+json", []byte(`{"metadata":{"annotations":null}}`))
-		Expect(admin.Patch(ctx, task, unpress)).To(Succeed())
-		step(r, clock, time.Minute, "scan-now")
-		Expect(taskNow("scan-now").Status).To(Equal(stopped.Status))
-		Expect(assignmentNow("b").Spec.Operation).To(BeNil())
-	})
-
 	It("waits for a node that works on another task, and finds its outcome later", func() {
 		addPolicy("workers")
 		addNodes("a", "b")
@@ -206,20 +182,6 @@ var _ = Describe("A task, at a time that the test sets", func() {
 		Expect(admin.Delete(ctx, &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "b"}})).To(Succeed())
 		step(r, clock, 2*time.Second, "scan-now")
 		Expect(taskNow("scan-now").Status.Phase).To(Equal(v1alpha1.TaskComplete))
-	})
-
-	It("ends when its policy is deleted, and takes back what it gave out", func() {
-		policy := addPolicy("workers")
-		addNodes("a")
-		addTask("scan-now")
-		r, clock := newReconciler()
-		step(r, clock, 0, "scan-now")
-		Expect(admin.Delete(ctx, policy)).To(Succeed())
-		step(r, clock, 2*time.Second, "scan-now")
-		failed := taskNow("scan-now")
-		Expect(failed.Status.Phase).To(Equal(v1alpha1.TaskFailed))
-		Expect(failed.Status.Message).To(Equal("The policy workers was deleted during the run: 0 of 1 node scanned; 1 not scanned"))
-		Expect(assignmentNow("a").Spec.Operation).To(BeNil())
 	})
 
 	It("is deleted when its ttlAfterFinished is over, and not before", func() {

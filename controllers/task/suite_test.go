@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -12,7 +13,10 @@ import (
 	. "github.com/onsi/gomega"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/intstr"
 	testingclock "k8s.io/utils/clock/testing"
+	"k8s.io/utils/ptr"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -91,7 +95,10 @@ func addPolicy(name string, change ...func(*v1alpha1.PatchPolicy)) *v1alpha1.Pat
 		ObjectMeta: metav1.ObjectMeta{Name: name},
 		Spec: v1alpha1.PatchPolicySpec{
 			NodeSelector: &metav1.LabelSelector{MatchLabels: map[string]string{"pool": name}},
-			Tasks:        []v1alpha1.NamedTask{{Name: "scan", Template: v1alpha1.TaskTemplate{Action: v1alpha1.ActionScan}}},
+			Tasks: []v1alpha1.NamedTask{
+				{Name: "scan", Template: v1alpha1.TaskTemplate{Action: v1alpha1.ActionScan}},
+				{Name: "deploy", Template: v1alpha1.TaskTemplate{Action: v1alpha1.ActionDeploy}},
+			},
 		},
 	}
 	for _, c := range change {
@@ -143,6 +150,28 @@ func parallel(scans int32) func(*v1alpha1.PatchTask) {
 	}
 }
 
+// deploy makes a task deploy, on this many nodes at once.
+func deploy(nodes int) func(*v1alpha1.PatchTask) {
+	return func(task *v1alpha1.PatchTask) {
+		task.Spec.Task = ""
+		task.Spec.Template = &v1alpha1.TaskTemplate{
+			Action:  v1alpha1.ActionDeploy,
+			Rollout: v1alpha1.RolloutOptions{MaxUnavailable: ptr.To(intstr.FromInt(nodes))},
+		}
+	}
+}
+
+// stop presses the button on a task, or takes it back where there are no words.
+func stop(name, why string) {
+	GinkgoHelper()
+	value := "null"
+	if why != "" {
+		value = strconv.Quote(why)
+	}
+	patch := fmt.Sprintf(`{"metadata":{"annotations":{%q:%s}}}`, v1alpha1.StopAnnotation, value)
+	Expect(admin.Patch(ctx, taskNow(name), client.RawPatch(types.MergePatchType, []byte(patch)))).To(Succeed())
+}
+
 func taskNow(name string) *v1alpha1.PatchTask {
 	GinkgoHelper()
 	task := &v1alpha1.PatchTask{}
@@ -165,12 +194,16 @@ func answer(node string, outcome v1alpha1.Step, missing int32) {
 	Expect(operation).NotTo(BeNil(), "node %s was given no operation", node)
 	now := metav1.Now()
 	said := &v1alpha1.AgentStatus{OperationID: operation.ID, Task: operation.Task, Step: outcome, Time: &now}
-	if outcome == v1alpha1.StepDone {
+	switch outcome {
+	case v1alpha1.StepDone:
 		said.Reason, said.Counts = v1alpha1.ReasonScanned, &v1alpha1.PatchCounts{Missing: missing, Other: missing}
-	} else {
+	case v1alpha1.StepFailed:
 		said.Reason, said.Message = v1alpha1.ReasonScanFailed, "E: The list of sources could not be read."
+	case v1alpha1.StepStopped:
+		said.Reason, said.Message = v1alpha1.ReasonStopped, operation.Stop+"; 2 patches installed"
+		said.Counts = &v1alpha1.PatchCounts{Installed: 2, Missing: missing}
 	}
-	if before := assignment.Status.Agent; before != nil {
+	if before := assignment.Status.Agent; before != nil && before.Step.Ended() {
 		said.Earlier = append([]v1alpha1.EndedOperation{{
 			OperationID: before.OperationID, Step: before.Step, Time: before.Time,
 			Reason: before.Reason, Message: before.Message, Counts: before.Counts,
