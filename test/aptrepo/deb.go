@@ -14,6 +14,9 @@ import (
 // always makes the same file.
 var epoch = time.Unix(1_700_000_000, 0)
 
+// Build returns the package's file, for tests that give it to dpkg themselves.
+func (p Package) Build() ([]byte, error) { return p.build() }
+
 // build makes the .deb of a package: an ar archive of a format version, the
 // control files and the payload (deb(5)).
 func (p *Package) build() ([]byte, error) {

@@ -16,6 +16,8 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"net/http"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -165,6 +167,26 @@ func compress(content []byte) ([]byte, error) {
 	}
 	err := w.Close()
 	return b.Bytes(), err
+}
+
+// WriteTo writes what is published below a directory, for sources that are read
+// from a disk. Files that are missing on the server are not written.
+func (r *Repository) WriteTo(directory string) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for name, file := range r.files {
+		if file.fault == MissingFile {
+			continue
+		}
+		name = filepath.Join(directory, filepath.FromSlash(name))
+		if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
+			return err
+		}
+		if err := os.WriteFile(name, file.content, 0o644); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // SourcesList is the line for a file below /etc/apt/sources.list.d that names the

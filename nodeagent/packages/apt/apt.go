@@ -22,6 +22,7 @@ type Manager struct {
 	runner packages.Runner
 	files  fs.FS
 	locks  packages.Locks
+	limits limits
 }
 
 var _ packages.Manager = (*Manager)(nil)
@@ -29,7 +30,7 @@ var _ packages.Manager = (*Manager)(nil)
 // New returns the apt of the host on which runner runs its commands and whose
 // root directory is files. Absolute symbolic links in files need not work.
 func New(runner packages.Runner, files fs.FS, locks packages.Locks) *Manager {
-	return &Manager{runner: runner, files: files, locks: locks}
+	return &Manager{runner: runner, files: files, locks: locks, limits: defaultLimits()}
 }
 
 // Installed says whether the host whose root directory is files has apt.

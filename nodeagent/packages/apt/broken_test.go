@@ -119,7 +119,7 @@ func TestScanNotUnderstood(t *testing.T) {
 			"apt-cache", `/usr/bin/apt-cache.real "$@" | sed 's/^Package files:/Paketdateien:/'`, []string{"apt-cache policy", "line 1", "Paketdateien"},
 		},
 		"fewer fields": {
-			"dpkg-query", `/usr/bin/dpkg-query.real "$@" | cut -f 1-3`, []string{"dpkg-query", "line 1", "eight fields"},
+			"dpkg-query", `/usr/bin/dpkg-query.real "$@" | cut -f 1-3`, []string{"dpkg-query", "line 1", "nine fields"},
 		},
 		"a tool that fails": {
 			"dpkg-query", `echo "dpkg-query: error: failed to open package info file" >&2; exit 2`,

@@ -31,15 +31,30 @@ func newClassifier(system packages.OS, archives map[string]archive) *classifier 
 // whatever archive they come from. Else the most urgent of the candidate's own
 // archives counts, because one version may be in several.
 func (c *classifier) classify(o *offer) (packages.Classification, string) {
+	return c.upTo(o.candidate, o.versions, func(v *version) bool { return v.installed })
+}
+
+// between is classify for other versions than the installed one and the candidate.
+// It is from the beginning if from is empty, and then asks only what to itself is for.
+func (c *classifier) between(o *offer, from, to string) (packages.Classification, string) {
+	newest := slices.IndexFunc(o.versions, func(v version) bool { return v.number == to })
+	return c.upTo(to, o.versions[max(newest, 0):], func(v *version) bool {
+		return v.number != to && (from == "" || compareVersions(v.number, from) <= 0)
+	})
+}
+
+// upTo looks at the versions from the one of that number, the newest of them, down
+// to the one that ends it, which is not among them.
+func (c *classifier) upTo(number string, versions []version, ends func(*version) bool) (packages.Classification, string) {
 	result, origin := packages.Other, ""
 	rank := len(urgency)
 	reached := false
-	for i := range o.versions {
-		v := &o.versions[i]
-		if v.installed {
+	for i := range versions {
+		v := &versions[i]
+		if ends(v) {
 			break
 		}
-		offered := v.number == o.candidate
+		offered := v.number == number
 		reached = reached || offered
 		if !reached {
 			continue

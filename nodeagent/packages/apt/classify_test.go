@@ -81,9 +81,9 @@ func TestClassify(t *testing.T) {
 
 func TestKernelAndReboot(t *testing.T) {
 	installed := func(name, status, version string) string {
-		return strings.Join([]string{name, "amd64", "install", "ok", status, version, name, version}, "\t") + "\n"
+		return strings.Join([]string{name, "amd64", "install", "ok", status, version, name, version, ""}, "\t") + "\n"
 	}
-	const dpkg = "dpkg\tamd64\tinstall\tok\tinstalled\t1\tdpkg\t1\n"
+	const dpkg = "dpkg\tamd64\tinstall\tok\tinstalled\t1\tdpkg\t1\t\n"
 	const debianBanner = "Linux version 6.1.0-37-amd64 (x@y) (gcc-12) #1 SMP PREEMPT_DYNAMIC Debian 6.1.140-1 (2025-05-22)"
 	for name, c := range map[string]struct {
 		running, banner string
@@ -201,7 +201,7 @@ func (u unreadable) Open(name string) (fs.File, error) {
 
 // TestRebootUnknown is never a reboot that is required, unless something else requires it.
 func TestRebootUnknown(t *testing.T) {
-	d, err := parseInstalled([]byte("dpkg\tamd64\tinstall\tok\tinstalled\t1\tdpkg\t1\n"))
+	d, err := parseInstalled([]byte("dpkg\tamd64\tinstall\tok\tinstalled\t1\tdpkg\t1\t\n"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,6 +1,8 @@
 package apt
 
 import (
+	"context"
+	"fmt"
 	"strings"
 
 	"github.com/nodepatch/nodepatch/nodeagent/packages"
@@ -11,7 +13,7 @@ const dpkgTool = "dpkg-query"
 // dpkgFormat makes dpkg-query print what parseInstalled reads. All of its fields
 // exist since dpkg 1.18, and dpkg-query itself reads the escapes.
 const dpkgFormat = `${Package}\t${Architecture}\t${db:Status-Want}\t${db:Status-Eflag}\t${db:Status-Status}\t` +
-	`${Version}\t${source:Package}\t${source:Version}\n`
+	`${Version}\t${source:Package}\t${source:Version}\t${Config-Version}\n`
 
 func installedCommand() []string {
 	return []string{"dpkg-query", "--show", "--showformat=" + dpkgFormat}
@@ -32,6 +34,14 @@ type key struct {
 	foreign string // architecture, if it is foreign to the host
 }
 
+// qualified is the name by which apt's commands know the package.
+func (k key) qualified() string {
+	if k.foreign == "" {
+		return k.name
+	}
+	return k.name + ":" + k.foreign
+}
+
 // installed is one package of dpkg's database; it may be installed by half.
 type installed struct {
 	name, architecture, version  string
@@ -39,6 +49,22 @@ type installed struct {
 	want                         string // install, hold, deinstall, purge or unknown
 	flag                         string // ok or reinstreq
 	status                       string // the words of dpkg(1), such as installed or half-configured
+	// configured is the version that was configured in full before, of a package that is not now.
+	configured string
+}
+
+// database is what dpkg has at this moment.
+func (m *Manager) database(ctx context.Context) (*database, error) {
+	const purpose = "list the installed packages"
+	output, err := m.output(ctx, "apt-installed", purpose, dpkgTool, installedCommand()...)
+	if err != nil {
+		return nil, err
+	}
+	d, err := parseInstalled(output)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", purpose, err)
+	}
+	return d, nil
 }
 
 func (d *database) find(k key) (*installed, bool) {
@@ -61,11 +87,11 @@ func parseInstalled(output []byte) (*database, error) {
 	for n, line := range lines(output) {
 		fields := strings.Split(line, "\t")
 		if len(fields) != strings.Count(dpkgFormat, `\t`)+1 {
-			return nil, notUnderstood(dpkgTool, n, line, "not the eight fields that were asked for")
+			return nil, notUnderstood(dpkgTool, n, line, "not the nine fields that were asked for")
 		}
 		p := installed{
 			name: fields[0], architecture: fields[1], want: fields[2], flag: fields[3], status: fields[4],
-			version: fields[5], sourcePackage: fields[6], sourceVersion: fields[7],
+			version: fields[5], sourcePackage: fields[6], sourceVersion: fields[7], configured: fields[8],
 		}
 		if p.status == "not-installed" {
 			continue
@@ -89,6 +115,23 @@ func parseInstalled(output []byte) (*database, error) {
 		d.positions[d.key(d.packages[i].name, d.packages[i].architecture)] = i
 	}
 	return d, nil
+}
+
+// problem says in dpkg's own words what is wrong with a package; empty if nothing is.
+func (p *installed) problem() string {
+	switch {
+	case p.flag == "reinstreq":
+		return p.status + ", reinstallation required"
+	case p.status != "installed":
+		return p.status
+	default:
+		return ""
+	}
+}
+
+// mustBeUnpacked says whether a broken package needs its file again.
+func (p *installed) mustBeUnpacked() bool {
+	return p.flag == "reinstreq" || p.status == "half-installed"
 }
 
 // problems are the packages that dpkg has left half-way.

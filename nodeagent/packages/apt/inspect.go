@@ -2,7 +2,6 @@ package apt
 
 import (
 	"context"
-	"fmt"
 
 	"github.com/nodepatch/nodepatch/nodeagent/packages"
 )
@@ -20,20 +19,6 @@ func (m *Manager) Inspect(ctx context.Context, targets []packages.Target) ([]pac
 	return found, nil
 }
 
-// database is what dpkg has at this moment.
-func (m *Manager) database(ctx context.Context) (*database, error) {
-	const purpose = "list the installed packages"
-	output, err := m.output(ctx, "apt-installed", purpose, dpkgTool, installedCommand()...)
-	if err != nil {
-		return nil, err
-	}
-	d, err := parseInstalled(output)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", purpose, err)
-	}
-	return d, nil
-}
-
 func (d *database) presence(t packages.Target) packages.Presence {
 	p, found := d.find(d.key(t.Name, t.Architecture))
 	if !found || p.status == "config-files" {
@@ -42,16 +27,4 @@ func (d *database) presence(t packages.Target) packages.Presence {
 	presence := packages.Presence{Version: p.version, Problem: p.problem()}
 	presence.Installed = presence.Problem == "" && compareVersions(p.version, t.Version) >= 0
 	return presence
-}
-
-// problem says in dpkg's own words what is wrong with a package; empty if nothing is.
-func (p *installed) problem() string {
-	switch {
-	case p.flag == "reinstreq":
-		return p.status + ", reinstallation required"
-	case p.status != "installed":
-		return p.status
-	default:
-		return ""
-	}
 }

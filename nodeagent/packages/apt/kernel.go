@@ -3,6 +3,7 @@ package apt
 import (
 	"fmt"
 	"io/fs"
+	"slices"
 	"strings"
 
 	"github.com/nodepatch/nodepatch/nodeagent/packages"
@@ -39,22 +40,37 @@ func parseKernelRelease(s string) (release, bool) {
 func (d *database) kernels() map[release]string {
 	found := map[release]string{}
 	for i := range d.packages {
-		p := &d.packages[i]
-		name, is := strings.CutPrefix(p.name, kernelImage)
-		if !is || p.status != "installed" {
-			continue
-		}
-		// Both forms put the same image in /boot; Debian's unsigned ones say so
-		// at the end, Ubuntu's at the beginning. The debugging symbols are no kernel.
-		name = strings.TrimPrefix(strings.TrimSuffix(name, "-unsigned"), "unsigned-")
-		if strings.HasSuffix(name, "-dbg") || strings.HasSuffix(name, "-dbgsym") {
-			continue
-		}
-		if r, ok := parseKernelRelease(name); ok {
-			found[r] = p.version
+		if r, is := d.packages[i].kernel(); is {
+			found[r] = d.packages[i].version
 		}
 	}
 	return found
+}
+
+// kernelPackages are the names of the installed packages with the kernel of a release.
+func (d *database) kernelPackages(of release) (names []string) {
+	for i := range d.packages {
+		if r, is := d.packages[i].kernel(); is && r == of {
+			names = append(names, d.packages[i].name)
+		}
+	}
+	return names
+}
+
+// kernel is the release of the kernel that the package is, if it is one and
+// installed in full.
+func (p *installed) kernel() (release, bool) {
+	name, is := strings.CutPrefix(p.name, kernelImage)
+	if !is || p.status != "installed" {
+		return release{}, false
+	}
+	// Both forms put the same image in /boot; Debian's unsigned ones say so at the
+	// end, Ubuntu's at the beginning. The debugging symbols are no kernel.
+	name = strings.TrimPrefix(strings.TrimSuffix(name, "-unsigned"), "unsigned-")
+	if strings.HasSuffix(name, "-dbg") || strings.HasSuffix(name, "-dbgsym") {
+		return release{}, false
+	}
+	return parseKernelRelease(name)
 }
 
 // newestKernel is the newest installed kernel of the running one's flavour. A
@@ -92,6 +108,7 @@ func kernelAndReboot(files fs.FS, d *database) (packages.Kernel, packages.Reboot
 		reboot.Reasons = append(reboot.Reasons, fmt.Sprintf(format, args...))
 	}
 
+	var waiting []string
 	running, err := packages.RunningKernel(files)
 	if err != nil {
 		unknown(err)
@@ -112,8 +129,10 @@ func kernelAndReboot(files fs.FS, d *database) (packages.Kernel, packages.Reboot
 		}
 		switch {
 		case compareVersions(newest.version, now.version) > 0:
+			waiting = append(waiting, d.kernelPackages(newest)...)
 			require("kernel %s is installed, %s is running", newest.full, running)
 		case booted != "" && compareVersions(onDisk, booted) > 0:
+			waiting = append(waiting, d.kernelPackages(now)...)
 			require("kernel %s was updated to version %s, version %s is running", running, onDisk, booted)
 		}
 	}
@@ -124,10 +143,13 @@ func kernelAndReboot(files fs.FS, d *database) (packages.Kernel, packages.Reboot
 	}
 	switch {
 	case set && len(by) > 0:
+		waiting = append(waiting, by...)
 		require("asked for by %s", strings.Join(by, ", "))
 	case set:
 		require("asked for by /run/reboot-required, which names no package")
 	}
+	slices.Sort(waiting)
+	reboot.Packages = slices.Compact(waiting)
 	return kernel, reboot
 }
 

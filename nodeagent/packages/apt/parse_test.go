@@ -20,7 +20,7 @@ func TestParseRefused(t *testing.T) {
 	versions := func(output []byte) error { return parseVersions(output, map[string]*offer{}) }
 	sizes := func(output []byte) error { return parseSizes(output, map[file]int64{}) }
 	refresh := func(output []byte) error { _, _, err := parseRefresh(output, nil); return err }
-	const dpkg = "dpkg\tamd64\tinstall\tok\tinstalled\t1.21\tdpkg\t1.21\n"
+	const dpkg = "dpkg\tamd64\tinstall\tok\tinstalled\t1.21\tdpkg\t1.21\t\n"
 
 	for name, c := range map[string]struct {
 		parse    func([]byte) error
@@ -47,11 +47,11 @@ func TestParseRefused(t *testing.T) {
 
 		"installed: nothing":           {installed, "", 0},
 		"installed: without dpkg":      {installed, strings.ReplaceAll(dpkg, "dpkg", "other"), 0},
-		"installed: a field too few":   {installed, dpkg + "a1\tamd64\tinstall\tok\tinstalled\t1\ta\n", 2},
-		"installed: a field too many":  {installed, dpkg + "a1\tamd64\tinstall\tok\tinstalled\t1\ta1\t1\t\n", 2},
-		"installed: no version":        {installed, dpkg + "a1\tamd64\tinstall\tok\tinstalled\t\ta1\t\n", 2},
+		"installed: a field too few":   {installed, dpkg + "a1\tamd64\tinstall\tok\tinstalled\t1\ta\t1\n", 2},
+		"installed: a field too many":  {installed, dpkg + "a1\tamd64\tinstall\tok\tinstalled\t1\ta1\t1\t\t\n", 2},
+		"installed: no version":        {installed, dpkg + "a1\tamd64\tinstall\tok\tinstalled\t\ta1\t\t\n", 2},
 		"installed: an empty line":     {installed, dpkg + "\n", 2},
-		"installed: name with a slash": {installed, dpkg + "a/1\tamd64\tinstall\tok\tinstalled\t1\ta1\t1\n", 2},
+		"installed: name with a slash": {installed, dpkg + "a/1\tamd64\tinstall\tok\tinstalled\t1\ta1\t1\t\n", 2},
 
 		"archives: another heading": {archives, "Dateien:\n", 1},
 		"archives: no priority":     {archives, "Package files:\n     http://x y/z Packages\n", 2},
@@ -131,7 +131,7 @@ func TestParseURI(t *testing.T) {
 		"'file:/srv/a1.deb' a1_1_armhf.ddeb 0 ":  {file{"a1", "1", "armhf"}, 0},
 		"'http://x/a' a1_1%5f2_all.deb 7 MD5:cd": {file{"a1", "1_2", "all"}, 7},
 	} {
-		f, size, ok := parseURI(line)
+		_, f, size, ok := parseURI(line)
 		if !ok || f != want.file || size != want.size {
 			t.Errorf("%s is %+v of %d bytes (%t), want %+v", line, f, size, ok, want)
 		}

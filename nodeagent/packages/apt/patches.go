@@ -2,6 +2,7 @@ package apt
 
 import (
 	"fmt"
+	"io/fs"
 	"slices"
 
 	"github.com/nodepatch/nodepatch/nodeagent/packages"
@@ -11,10 +12,14 @@ import (
 type builder struct {
 	plan       *plan
 	installed  *database
+	broken     []*installed
 	offers     map[string]*offer
 	sizes      map[file]int64
 	classifier *classifier
+	fetched    map[string]func() (fs.FileInfo, error)
 }
+
+const heldReason = "an administrator holds it at its version (apt-mark hold)"
 
 func (b *builder) patches() ([]packages.Patch, error) {
 	patches := make([]packages.Patch, 0, len(b.plan.upgraded)+len(b.plan.kept)+len(b.plan.phased))
@@ -33,6 +38,9 @@ func (b *builder) patches() ([]packages.Patch, error) {
 			}
 			patches = append(patches, patch)
 		}
+	}
+	for _, p := range b.broken {
+		patches = append(patches, b.brokenPatch(p))
 	}
 	slices.SortFunc(patches, byName(
 		func(p *packages.Patch) string { return p.Name }, func(p *packages.Patch) string { return p.Architecture }))
@@ -53,15 +61,16 @@ func (b *builder) patch(p *planned, state packages.State) (packages.Patch, error
 		Name: p.name, Architecture: installed.architecture,
 		InstalledVersion: p.from, AvailableVersion: p.to,
 		SourcePackage: installed.sourcePackage, SourceVersion: installed.sourceVersion,
-		DownloadSize: b.size(p), State: state,
+		State: state,
 	}
+	patch.DownloadSize, patch.Downloaded = b.download(p)
 	patch.Classification, patch.Origin = b.classifier.classify(offer)
 
 	switch {
 	case state == packages.Missing:
 	case installed.want == "hold":
 		patch.State = packages.Held
-		patch.Reason = "an administrator holds it at its version (apt-mark hold)"
+		patch.Reason = heldReason
 	case state == packages.Phased || offered.phased < 100:
 		patch.State = packages.Phased
 		patch.Reason = fmt.Sprintf("the distribution offers it to %d%% of all machines so far, and not yet to this one", offered.phased)
@@ -84,18 +93,30 @@ func (o *offer) find(number string) (*version, bool) {
 	return nil, false
 }
 
-// size is that of the file of a planned package. Its architecture may be the
-// host's or none, whatever the installed version's is.
-func (b *builder) size(p *planned) int64 {
+// download is the size of the file of a planned package, and whether it is on
+// disk. Its architecture may be the host's or none, whatever the installed
+// version's is.
+func (b *builder) download(p *planned) (size int64, fetched bool) {
 	for _, architecture := range b.architectures(p) {
 		f := file{name: p.name, version: p.to, architecture: architecture}
 		for _, sizes := range []map[file]int64{b.plan.sizes, b.sizes} {
 			if size, found := sizes[f]; found {
-				return size
+				return size, b.isFetched(f, size)
 			}
 		}
 	}
-	return 0
+	return 0, false
+}
+
+// isFetched says whether apt has the file. One of another size is what an
+// interrupted download left; apt compares its hash before it installs it.
+func (b *builder) isFetched(f file, size int64) bool {
+	stat, found := b.fetched[f.fileName()]
+	if !found {
+		return false
+	}
+	info, err := stat()
+	return err == nil && info.Size() == size
 }
 
 func (b *builder) architectures(p *planned) []string {

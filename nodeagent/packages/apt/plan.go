@@ -45,12 +45,7 @@ type planned struct {
 }
 
 // qualified is the name by which apt's commands know the package.
-func (p *planned) qualified() string {
-	if p.foreign == "" {
-		return p.name
-	}
-	return p.name + ":" + p.foreign
-}
+func (p *planned) qualified() string { return key{name: p.name, foreign: p.foreign}.qualified() }
 
 // file is a package's file in an archive.
 type file struct{ name, version, architecture string }
@@ -90,7 +85,7 @@ func parsePlan(output []byte) (*plan, error) {
 		switch {
 		case strings.HasPrefix(line, "'"):
 			current = noSection
-			f, size, ok := parseURI(line)
+			_, f, size, ok := parseURI(line)
 			if !ok {
 				return nil, notUnderstood(planTool, n, line, "not the address of a package")
 			}
@@ -158,26 +153,37 @@ func parseEntry(line string, s section) (planned, bool) {
 
 // parseURI reads "'address' name_version_architecture.deb size hash". The hash is
 // empty where apt distrusts it.
-func parseURI(line string) (file, int64, bool) {
+func parseURI(line string) (address string, f file, size int64, ok bool) {
 	end := strings.LastIndex(line, "' ")
 	if end < 1 {
-		return file{}, 0, false
+		return "", file{}, 0, false
 	}
 	fields := strings.Split(line[end+2:], " ")
 	if len(fields) < 2 || len(fields) > 3 {
-		return file{}, 0, false
+		return "", file{}, 0, false
 	}
 	size, err := strconv.ParseInt(fields[1], 10, 64)
 	if err != nil || size < 0 {
-		return file{}, 0, false
+		return "", file{}, 0, false
 	}
-	parts := strings.Split(fields[0], "_")
+	f, ok = parseFileName(fields[0])
+	return line[1:end], f, size, ok
+}
+
+// parseFileName takes apart the name that apt gives to a package's file.
+func parseFileName(s string) (file, bool) {
+	parts := strings.Split(s, "_")
 	if len(parts) != 3 {
-		return file{}, 0, false
+		return file{}, false
 	}
 	architecture, _, found := strings.Cut(parts[2], ".")
 	f := file{name: unescape(parts[0]), version: unescape(parts[1]), architecture: unescape(architecture)}
-	return f, size, found && validName(f.name) && validVersion(f.version) && validArchitecture(f.architecture)
+	return f, found && validName(f.name) && validVersion(f.version) && validArchitecture(f.architecture)
+}
+
+// fileName is the name that apt gives to a package's file in its own folder.
+func (f file) fileName() string {
+	return f.name + "_" + strings.ReplaceAll(f.version, ":", "%3a") + "_" + f.architecture + ".deb"
 }
 
 // unescape undoes apt's QuoteString, which writes a byte as %3a.

@@ -10,8 +10,6 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/nodepatch/nodepatch/nodeagent/packages"
 	"github.com/nodepatch/nodepatch/nodeagent/packages/apt"
 	"github.com/nodepatch/nodepatch/test/aptrepo"
@@ -135,26 +133,13 @@ func (m *machine) replaceSource(tb testing.TB, repo, address string) {
 	m.write(tb, "/etc/apt/sources.list", changed)
 }
 
-// holdLock takes the lock of the lists as another package manager would.
-func (m *machine) holdLock(tb testing.TB) (release func()) {
-	tb.Helper()
-	f, err := os.OpenFile(filepath.Join(m.layer.Path, "var/lib/apt/lists/lock"), os.O_RDWR|os.O_CREATE, 0o640)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	if err := unix.FcntlFlock(f.Fd(), unix.F_SETLK, &unix.Flock_t{Type: unix.F_WRLCK}); err != nil {
-		tb.Fatal(err)
-	}
-	return func() { _ = f.Close() }
-}
-
 // TestRefreshLockHeld waits for as long as it may and then says who holds the lock.
 func TestRefreshLockHeld(t *testing.T) {
 	m := newMachine(t, packages.Locks{Patience: time.Second, Poll: 100 * time.Millisecond})
 	m.serve(t, archives())
 	m.refresh(t)
 	before := m.scan(t)
-	defer m.holdLock(t)()
+	defer m.hold(t, "/var/lib/apt/lists/lock")()
 
 	started := time.Now()
 	_, err := m.Refresh(t.Context())
@@ -182,7 +167,7 @@ func TestRefreshLockHeld(t *testing.T) {
 func TestRefreshLockReleased(t *testing.T) {
 	m := newMachine(t, packages.Locks{Patience: time.Minute, Poll: 100 * time.Millisecond})
 	m.serve(t, archives())
-	release := m.holdLock(t)
+	release := m.hold(t, "/var/lib/apt/lists/lock")
 	tries := &countingRunner{next: m.runner, after: func(n int) {
 		if n == 2 {
 			release()
@@ -206,7 +191,7 @@ func TestRefreshLockReleased(t *testing.T) {
 func TestRefreshCancelled(t *testing.T) {
 	m := newMachine(t, packages.Locks{})
 	m.serve(t, archives())
-	defer m.holdLock(t)()
+	defer m.hold(t, "/var/lib/apt/lists/lock")()
 	stopped := errors.New("stopped by a person")
 	ctx, cancel := context.WithCancelCause(t.Context())
 	tries := &countingRunner{next: m.runner, after: func(int) { cancel(stopped) }}

@@ -104,6 +104,9 @@ func summarize(s *packages.Scan) string {
 		fmt.Fprintf(&b, "%s %s %s:%s %s -> %s, %d bytes from %s, source %s %s",
 			p.State, p.Classification, p.Name, p.Architecture, p.InstalledVersion, p.AvailableVersion,
 			p.DownloadSize, p.Origin, p.SourcePackage, p.SourceVersion)
+		if p.Broken {
+			b.WriteString(", broken")
+		}
 		if p.Reason != "" {
 			fmt.Fprintf(&b, ": %s", p.Reason)
 		}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"iter"
 	"slices"
 	"strconv"
 	"strings"
@@ -43,7 +44,7 @@ func (m *Manager) scan(ctx context.Context) (packages.Scan, error) {
 	if err != nil {
 		return packages.Scan{}, err
 	}
-	plan, installed, err := m.planAndInstalled(ctx)
+	plan, installed, folder, err := m.planAndInstalled(ctx)
 	if err != nil {
 		return packages.Scan{}, err
 	}
@@ -61,13 +62,14 @@ func (m *Manager) scan(ctx context.Context) (packages.Scan, error) {
 	}
 	scan.Problems = append(interrupted, scan.Problems...)
 
-	origins, err := m.origins(ctx, plan)
+	broken := installed.brokenBeside(plan)
+	origins, err := m.origins(ctx, installed, plan, broken)
 	if err != nil {
 		return packages.Scan{}, err
 	}
 	b := &builder{
-		plan: plan, installed: installed, offers: origins.offers, sizes: origins.sizes,
-		classifier: newClassifier(system, origins.archives),
+		plan: plan, installed: installed, broken: broken, offers: origins.offers, sizes: origins.sizes,
+		classifier: newClassifier(system, origins.archives), fetched: fetchedFiles(m.files, folder),
 	}
 	if scan.Patches, err = b.patches(); err != nil {
 		return packages.Scan{}, err
@@ -76,8 +78,8 @@ func (m *Manager) scan(ctx context.Context) (packages.Scan, error) {
 	return scan, nil
 }
 
-// planAndInstalled runs side by side the two commands that need nothing of each other.
-func (m *Manager) planAndInstalled(ctx context.Context) (p *plan, d *database, err error) {
+// planAndInstalled runs side by side the commands that need nothing of each other.
+func (m *Manager) planAndInstalled(ctx context.Context) (p *plan, d *database, folder string, err error) {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error {
 		const purpose = "plan an upgrade"
@@ -93,18 +95,15 @@ func (m *Manager) planAndInstalled(ctx context.Context) (p *plan, d *database, e
 		}
 		return nil
 	})
-	group.Go(func() error {
-		const purpose = "list the installed packages"
-		output, err := m.output(ctx, "apt-installed", purpose, dpkgTool, installedCommand()...)
-		if err != nil {
-			return err
-		}
-		if d, err = parseInstalled(output); err != nil {
-			return fmt.Errorf("%s: %w", purpose, err)
-		}
-		return nil
+	group.Go(func() (err error) {
+		d, err = m.database(ctx)
+		return err
 	})
-	return p, d, group.Wait()
+	group.Go(func() (err error) {
+		folder, err = m.folder(ctx)
+		return err
+	})
+	return p, d, folder, group.Wait()
 }
 
 // output runs a command that must end with exit status 0, and returns what it printed.
@@ -150,9 +149,18 @@ type origins struct {
 
 // origins runs after the plan, and not beside it, because all of apt's commands
 // build the same cache of its metadata if it is out of date, which takes longest.
-func (m *Manager) origins(ctx context.Context, p *plan) (*origins, error) {
-	all := slices.Concat(p.upgraded, p.kept, p.phased)
-	if len(all) == 0 {
+func (m *Manager) origins(ctx context.Context, d *database, p *plan, broken []*installed) (*origins, error) {
+	var names, keptBack []string
+	for _, entry := range slices.Concat(p.upgraded, p.kept, p.phased) {
+		names = append(names, entry.qualified())
+	}
+	for _, entry := range slices.Concat(p.kept, p.phased) {
+		keptBack = append(keptBack, entry.qualified()+"="+entry.to)
+	}
+	for _, b := range broken {
+		names = append(names, d.key(b.name, b.architecture).qualified())
+	}
+	if len(names) == 0 {
 		return &origins{}, nil
 	}
 	o := &origins{offers: map[string]*offer{}, sizes: map[file]int64{}}
@@ -170,7 +178,7 @@ func (m *Manager) origins(ctx context.Context, p *plan) (*origins, error) {
 	})
 	group.Go(func() error {
 		const purpose = "list the versions of the packages"
-		for batch := range batches(all, (*planned).qualified) {
+		for batch := range batches(names) {
 			output, err := m.output(ctx, "apt-versions", purpose, policyTool, versionsCommand(batch)...)
 			if err != nil {
 				return err
@@ -183,8 +191,7 @@ func (m *Manager) origins(ctx context.Context, p *plan) (*origins, error) {
 	})
 	group.Go(func() error {
 		const purpose = "list the sizes of the packages that are kept back"
-		exact := func(p *planned) string { return p.qualified() + "=" + p.to }
-		for batch := range batches(slices.Concat(p.kept, p.phased), exact) {
+		for batch := range batches(keptBack) {
 			output, err := m.output(ctx, "apt-sizes", purpose, showTool, showCommand(batch)...)
 			if err != nil {
 				return err
@@ -200,23 +207,20 @@ func (m *Manager) origins(ctx context.Context, p *plan) (*origins, error) {
 
 // batches yields arguments in as many groups as it takes to keep each far below
 // what a command line, and a line of a systemd unit file, may hold.
-func batches(all []planned, argument func(*planned) string) func(func([]string) bool) {
+func batches(arguments []string) iter.Seq[[]string] {
 	const most = 128 << 10
 	return func(yield func([]string) bool) {
-		var batch []string
-		size := 0
-		for i := range all {
-			a := argument(&all[i])
-			if size += len(a) + 1; size > most {
-				if !yield(batch) {
+		start, size := 0, 0
+		for i, a := range arguments {
+			if size += len(a) + 1; size > most && i > start {
+				if !yield(arguments[start:i]) {
 					return
 				}
-				batch, size = nil, len(a)+1
+				start, size = i, len(a)+1
 			}
-			batch = append(batch, a)
 		}
-		if len(batch) > 0 {
-			yield(batch)
+		if start < len(arguments) {
+			yield(arguments[start:])
 		}
 	}
 }

@@ -7,12 +7,25 @@ import (
 	"github.com/nodepatch/nodepatch/nodeagent/packages"
 )
 
-// lockHeld reads from apt's errors who holds a lock; nil if none is held.
+// lockHeld reads from the errors of apt or dpkg who holds a lock; nil if none is held.
 //
 //	E: Could not get lock /var/lib/apt/lists/lock. It is held by process 123 (apt-get)
 //	E: Could not get lock /var/lib/apt/lists/lock - open (11: Resource temporarily unavailable)
+//	dpkg: error: dpkg frontend lock was locked by another process with pid 123
+//	dpkg: error: dpkg frontend is locked by another process
 func lockHeld(stderr []byte) *packages.LockHeldError {
 	for _, line := range lines(stderr) {
+		if rest, is := strings.CutPrefix(line, "dpkg: error: dpkg "); is && strings.Contains(rest, " locked by another process") {
+			held := &packages.LockHeldError{Path: "/var/lib/dpkg/lock"}
+			if strings.HasPrefix(rest, "frontend ") {
+				held.Path = "/var/lib/dpkg/lock-frontend"
+			}
+			_, number, _ := strings.Cut(strings.TrimSpace(rest), " with pid ")
+			if pid, err := strconv.Atoi(number); err == nil && pid > 0 {
+				held.PID = pid
+			}
+			return held
+		}
 		rest, is := strings.CutPrefix(line, "E: Could not get lock ")
 		if !is {
 			continue
