@@ -22,6 +22,7 @@ import (
 	"github.com/nodepatch/nodepatch/api/v1alpha1"
 	"github.com/nodepatch/nodepatch/controllers/agents"
 	"github.com/nodepatch/nodepatch/controllers/assignment"
+	"github.com/nodepatch/nodepatch/controllers/buttons"
 	"github.com/nodepatch/nodepatch/controllers/policy"
 	"github.com/nodepatch/nodepatch/controllers/task"
 )
@@ -87,6 +88,7 @@ func newManager(config *rest.Config, o options) (ctrl.Manager, error) {
 		{"policy", func() error { return policy.SetupWithManager(mgr) }},
 		{"task", func() error { return task.SetupWithManager(mgr, log) }},
 		{"assignment", func() error { return assignment.SetupWithManager(mgr, o.namespace) }},
+		{"buttons", func() error { return buttons.SetupWithManager(mgr, log) }},
 	} {
 		if err := controller.setup(); err != nil {
 			return nil, fmt.Errorf("setting up the controller %s: %w", controller.name, err)

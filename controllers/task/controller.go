@@ -8,7 +8,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/clock"
-	"k8s.io/utils/ptr"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -20,6 +19,7 @@ import (
 	"github.com/nodepatch/nodepatch/api/patchlog"
 	"github.com/nodepatch/nodepatch/api/v1alpha1"
 	"github.com/nodepatch/nodepatch/controllers/assignment"
+	"github.com/nodepatch/nodepatch/controllers/consistent"
 )
 
 // unfinishedIndex finds the tasks that have not ended.
@@ -30,22 +30,14 @@ const unfinishedIndex = "nodepatch.io/unfinished"
 // that waits until the manager's cache has seen what this client wrote: with
 // an older view it would count too few busy nodes and hand out too many slots.
 func SetupWithManager(mgr ctrl.Manager, log patchlog.Sink) error {
-	consistent, err := client.New(mgr.GetConfig(), client.Options{
-		HTTPClient: mgr.GetHTTPClient(),
-		Scheme:     mgr.GetScheme(),
-		Mapper:     mgr.GetRESTMapper(),
-		Cache: &client.CacheOptions{
-			Reader:                          mgr.GetCache(),
-			EnableReadYourWritesConsistency: ptr.To(true),
-		},
-	})
+	reader, err := consistent.NewClient(mgr)
 	if err != nil {
-		return fmt.Errorf("making the client of the task controller: %w", err)
+		return fmt.Errorf("setting up the task controller: %w", err)
 	}
 	if err := mgr.GetFieldIndexer().IndexField(context.Background(), &v1alpha1.PatchTask{}, unfinishedIndex, indexUnfinished); err != nil {
 		return fmt.Errorf("indexing tasks: %w", err)
 	}
-	r := &Reconciler{Client: consistent, Log: log, Clock: clock.RealClock{}}
+	r := &Reconciler{Client: reader, Log: log, Clock: clock.RealClock{}}
 	unfinished := handler.EnqueueRequestsFromMapFunc(unfinishedTasks(mgr.GetCache()))
 	return ctrl.NewControllerManagedBy(mgr).
 		Named("task").
