@@ -82,7 +82,7 @@ func (d *Database) Installed(ctx context.Context) (*Installed, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", purpose, err)
 	}
-	if detail := damage(result.Stderr); detail != "" {
+	if detail := Damage(result.Stderr); detail != "" {
 		return nil, fmt.Errorf("%s: %w", purpose, &packages.InterruptedDatabaseError{Detail: detail})
 	}
 	if result.ExitCode != 0 {
@@ -96,9 +96,9 @@ func (d *Database) Installed(ctx context.Context) (*Installed, error) {
 	return installed, d.readMany(ctx, installed)
 }
 
-// damage is rpm's first line that says that the database itself cannot be read.
+// Damage is rpm's first line that says that the database itself cannot be read.
 // It then lists what it can read, and with some of them exits with 0.
-func damage(stderr []byte) string {
+func Damage(stderr []byte) string {
 	for line := range strings.Lines(string(stderr)) {
 		line = strings.TrimSpace(line)
 		if !strings.HasPrefix(line, "error: ") {
