@@ -18,7 +18,6 @@ import (
 	"time"
 
 	"github.com/go-logr/logr"
-	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	ctrllog "sigs.k8s.io/controller-runtime/pkg/log"
@@ -259,22 +258,13 @@ func (n *node) ended(id string) *v1alpha1.AgentStatus {
 	return status
 }
 
-// events waits for so many entries of the patch log about an operation, and returns their reasons in the order of time.
+// events waits for so many entries of the patch log about an operation, and returns their reasons in the order of time;
+// those of one moment in the order of the alphabet.
 func (n *node) events(id string, want int) (reasons []string) {
 	n.t.Helper()
 	n.eventually(fmt.Sprintf("%d entries in the patch log", want), func() bool {
-		list := &corev1.EventList{}
-		if err := n.client.List(n.t.Context(), list, client.InNamespace("default"),
-			client.MatchingLabels{v1alpha1.NodeLabel: n.name, v1alpha1.TaskLabel: "task-" + id}); err != nil {
-			n.t.Fatal(err)
-		}
-		for i := range list.Items {
-			for j := i; j > 0 && list.Items[j].EventTime.Time.Before(list.Items[j-1].EventTime.Time); j-- {
-				list.Items[j], list.Items[j-1] = list.Items[j-1], list.Items[j]
-			}
-		}
 		reasons = nil
-		for _, e := range list.Items {
+		for _, e := range n.entries(id) {
 			reasons = append(reasons, e.Reason)
 		}
 		return len(reasons) >= want
