@@ -43,8 +43,7 @@ func (r *Objects) setup(mgr ctrl.Manager) error {
 			builder.WithPredicates(selectionChanged())).
 		Watches(&v1alpha1.PatchAssignment{}, toNode, builder.WithPredicates(tampered())).
 		Watches(&v1alpha1.PatchReport{}, toNode, builder.WithPredicates(tampered())).
-		// One that becomes empty may have to go.
-		Watches(&v1alpha1.PatchRetry{}, toNode).
+		Watches(&v1alpha1.PatchRetry{}, toNode, builder.WithPredicates(tampered())).
 		WithOptions(controller.Options{MaxConcurrentReconciles: parallelNodes}).
 		Complete(reconcile.AsReconciler(r.Client, r))
 }
@@ -156,6 +155,14 @@ func (r *Objects) ensure(ctx context.Context, node *corev1.Node, wanted client.O
 }
 
 func (r *Objects) create(ctx context.Context, wanted client.Object) error {
+	if assignment, ok := wanted.(*v1alpha1.PatchAssignment); ok {
+		// An agent may have lived on without it, and not know that counts were cleared.
+		retry := &v1alpha1.PatchRetry{}
+		if err := r.Client.Get(ctx, client.ObjectKeyFromObject(wanted), retry); client.IgnoreNotFound(err) != nil {
+			return err
+		}
+		assignment.Spec.RetryClears = retry.Status.Clears
+	}
 	if err := r.Client.Create(ctx, wanted, client.FieldOwner(v1alpha1.ManagerFieldOwner)); err != nil {
 		return err
 	}
@@ -181,7 +188,9 @@ func (r *Objects) correct(ctx context.Context, existing, wanted client.Object) e
 }
 
 // retire removes the objects of a node that no policy selects any more. Counts
-// of failed attempts stay: a failure is never forgotten.
+// of failed attempts stay: a failure is never forgotten. So does a PatchRetry that
+// had some: to the agent that comes back to the node with the counts it knew, one
+// that was made anew would not say that they were cleared since.
 func (r *Objects) retire(ctx context.Context, node *corev1.Node) error {
 	key := client.ObjectKeyFromObject(node)
 	for _, object := range []client.Object{
@@ -198,7 +207,7 @@ func (r *Objects) retire(ctx context.Context, node *corev1.Node) error {
 			UID: new(object.GetUID()), ResourceVersion: new(object.GetResourceVersion()),
 		}
 		if retry, ok := object.(*v1alpha1.PatchRetry); ok {
-			if len(retry.Status.Patches) > 0 || retry.Status.Counted > 0 {
+			if had := retry.Status; len(had.Patches) > 0 || had.Counted > 0 || had.Sequence > 0 || had.Clears > 0 {
 				continue
 			}
 		} else {

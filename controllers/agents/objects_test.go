@@ -81,7 +81,7 @@ var _ = Describe("The objects of a node", func() {
 		policy := createPolicy("workers", 0, workers)
 		Eventually(get(assignment, "clean")).Should(HaveField("Spec.Policy", "workers"))
 		Eventually(get(assignment, "failed")).Should(HaveField("Spec.Policy", "workers"))
-		counts := []byte(`{"status":{"counted":1,"patches":[{"name":"curl","version":"8","installFailures":2}]}}`)
+		counts := []byte(`{"status":{"counted":1,"sequence":2,"patches":[{"name":"curl","version":"8","installFailures":2}]}}`)
 		counted := &v1alpha1.PatchRetry{ObjectMeta: metav1.ObjectMeta{Name: "failed"}}
 		Expect(admin.Status().Patch(ctx, counted, client.RawPatch(types.MergePatchType, counts))).To(Succeed())
 
@@ -93,9 +93,12 @@ var _ = Describe("The objects of a node", func() {
 		Eventually(gone(report, "failed")).Should(notFound)
 		Consistently(get(retry, "failed"), "300ms").Should(HaveField("Status.Patches", HaveLen(1)), "a failure is never forgotten")
 
-		cleared := []byte(`{"status":{"counted":0,"patches":null}}`)
+		cleared := []byte(`{"status":{"counted":0,"clears":1,"patches":null}}`)
 		Expect(admin.Status().Patch(ctx, counted, client.RawPatch(types.MergePatchType, cleared))).To(Succeed())
-		Eventually(gone(retry, "failed")).Should(notFound, "nothing is counted any more")
+		Consistently(get(retry, "failed"), "300ms").Should(HaveField("Status.Clears", BeEquivalentTo(1)), "nor is it that they were cleared")
+		createPolicy("workers", 0, workers)
+		Eventually(get(assignment, "failed")).Should(HaveField("Spec.RetryClears", BeEquivalentTo(1)), "the agent comes back and is told")
+		Eventually(get(assignment, "clean")).Should(HaveField("Spec.RetryClears", BeZero()))
 	})
 
 	It("are made anew for a node that comes back under its name", func() {

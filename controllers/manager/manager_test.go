@@ -108,6 +108,20 @@ var _ = Describe("The manager with the rights of its ServiceAccount", Ordered, f
 		}
 	})
 
+	It("clears retry counts at the press of a button", func() {
+		counts := `{"status":{"counted":1,"blocked":1,"sequence":11,"patches":[{"name":"ham","version":"2.0","downloadFailures":11,"blocked":"Download"}]}}`
+		retry := &v1alpha1.PatchRetry{ObjectMeta: metav1.ObjectMeta{Name: "one"}}
+		Expect(admin.Status().Patch(ctx, retry, client.RawPatch(types.MergePatchType, []byte(counts)))).To(Succeed())
+		press := `{"metadata":{"annotations":{"nodepatch.io/clear-retries":"ham"}}}`
+		Expect(admin.Patch(ctx, retry, client.RawPatch(types.MergePatchType, []byte(press)))).To(Succeed())
+		Eventually(object(&v1alpha1.PatchRetry{}, "one")).Should(And(
+			HaveField("Annotations", Not(HaveKey(v1alpha1.ClearRetriesAnnotation))),
+			HaveField("Status.Handled", HaveValue(BeZero())),
+			HaveField("Status.Summary", "No failed attempt")))
+		Expect(object(&v1alpha1.PatchAssignment{}, "one")()).To(HaveField("Spec.RetryClears", BeEquivalentTo(1)))
+		Expect(events()).To(ContainElement(v1alpha1.EventRetriesCleared))
+	})
+
 	It("hands over to another manager, which finds all in order", func() {
 		second := start("manager-2")
 		Eventually(fetch("http://"+second.options.healthAddr+"/readyz", "")).Should(HavePrefix("200"))
@@ -121,14 +135,19 @@ var _ = Describe("The manager with the rights of its ServiceAccount", Ordered, f
 		Consistently(func() []string { return written(before, "") }, "1s").Should(HaveLen(1), "and changes nothing else")
 	})
 
-	It("takes everything back with the policy", func() {
+	It("takes everything back with the policy, but for the memory of failures", func() {
 		Expect(admin.Delete(ctx, policy)).To(Succeed())
-		for _, name := range nodes {
-			for _, kind := range []client.Object{&v1alpha1.PatchAssignment{}, &v1alpha1.PatchReport{}, &v1alpha1.PatchRetry{}} {
-				Eventually(func() error { return admin.Get(ctx, client.ObjectKey{Name: name}, kind) }).
-					Should(MatchError(ContainSubstring("not found")))
-			}
+		missing := func(kind client.Object, name string) {
+			GinkgoHelper()
+			Eventually(func() error { return admin.Get(ctx, client.ObjectKey{Name: name}, kind) }).
+				Should(MatchError(ContainSubstring("not found")))
 		}
+		for _, name := range nodes {
+			missing(&v1alpha1.PatchAssignment{}, name)
+			missing(&v1alpha1.PatchReport{}, name)
+		}
+		missing(&v1alpha1.PatchRetry{}, "two")
+		Expect(object(&v1alpha1.PatchRetry{}, "one")()).To(HaveField("Status.Clears", BeEquivalentTo(1)))
 		Eventually(func() error {
 			return admin.Get(ctx, client.ObjectKey{Namespace: apiserver.Namespace, Name: agents.Name}, &appsv1.DaemonSet{})
 		}).Should(MatchError(ContainSubstring("not found")))

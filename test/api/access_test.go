@@ -49,13 +49,14 @@ var _ = Describe("an agent", Ordered, func() {
 
 	for _, kind := range ownKinds {
 		Context("and its "+kind, func() {
-			// status is one that an agent may write, and secret one that is the manager's.
-			status, secret := `{"summary":"fine"}`, `{"handled":{"clearLog":"x"}}`
+			// status is one that an agent may write, and secrets are ones that are the manager's.
+			status, secrets := `{"summary":"fine"}`, []string{`{"handled":{"clearLog":"x"}}`}
 			switch kind {
 			case "PatchAssignment":
-				status, secret = `{"agent":{"message":"fine"}}`, `{"controller":{"message":"x"}}`
+				status, secrets = `{"agent":{"message":"fine"}}`, []string{`{"controller":{"message":"x"}}`}
 			case "PatchRetry":
-				status = `{"counted":1}`
+				status = `{"counted":1,"sequence":7}`
+				secrets = append(secrets, `{"clears":1}`, `{"handled":{"answer":"x"}}`)
 			}
 			apply := func(name, status string) (*unstructured.Unstructured, client.Patch) {
 				body := fmt.Sprintf(`{"apiVersion":"nodepatch.io/v1alpha1","kind":%q,"metadata":{"name":%q},"status":%s}`, kind, name, status)
@@ -78,15 +79,20 @@ var _ = Describe("an agent", Ordered, func() {
 				}
 			})
 			It("leaves the manager's part of the status alone", func(ctx SpecContext) {
-				o, patch := apply("node-a", secret)
-				Expect(agent.Status().Patch(ctx, o, patch, options...)).To(beForbidden("is the manager's"))
-				Expect(agent.Status().Patch(ctx, own.DeepCopy(), mergePatch(`{"status":`+secret+`}`))).To(beForbidden("is the manager's"))
-
+				for _, secret := range secrets {
+					o, patch := apply("node-a", secret)
+					Expect(agent.Status().Patch(ctx, o, patch, options...)).To(beForbidden("is the manager's"), secret)
+					Expect(agent.Status().Patch(ctx, own.DeepCopy(), mergePatch(`{"status":`+secret+`}`))).To(beForbidden("is the manager's"), secret)
+				}
 				// Nor does it take away or change what is there, and what is there does not stop it.
-				Expect(admin.Status().Patch(ctx, own.DeepCopy(), mergePatch(`{"status":`+secret+`}`))).To(Succeed())
-				Expect(agent.Status().Patch(ctx, own.DeepCopy(), mergePatch(`{"status":null}`))).To(beForbidden("is the manager's"))
-				o, patch = apply("node-a", status)
-				Expect(agent.Status().Patch(ctx, o, patch, options...)).To(Succeed())
+				for _, secret := range secrets {
+					stored := own.DeepCopy()
+					Expect(admin.Status().Patch(ctx, stored, mergePatch(`{"status":`+secret+`}`))).To(Succeed())
+					Expect(agent.Status().Patch(ctx, own.DeepCopy(), mergePatch(`{"status":null}`))).To(beForbidden("is the manager's"), secret)
+					o, patch := apply("node-a", status)
+					Expect(agent.Status().Patch(ctx, o, patch, options...)).To(Succeed(), secret)
+					Expect(admin.Status().Patch(ctx, stored, mergePatch(`{"status":null}`))).To(Succeed())
+				}
 			})
 			It("writes no other node's", func(ctx SpecContext) {
 				o, patch := apply("node-b", status)

@@ -77,13 +77,13 @@ var _ = Describe("the columns of kubectl get", func() {
 status:
   phase: Running
   message: 3 of 10 nodes done
-  template: {action: Scan}
+  template: {action: Deploy}
   startTime: "2020-01-01T00:00:00Z"
   nodes: {total: 10, pending: 2, scanning: 3, downloading: 0, waiting: 0, draining: 0, installing: 0, rebooting: 0, verifying: 0, done: 3, failed: 1, unreachable: 1}
-  patches: {missing: 40, security: 4, bugfix: 0, enhancement: 0, other: 36, held: 0, keptBack: 0, phased: 0, excluded: 0, installed: 0, failed: 0, blocked: 0}`))
+  patches: {missing: 40, security: 4, bugfix: 0, enhancement: 0, other: 36, held: 0, keptBack: 0, phased: 0, excluded: 0, installed: 17, failed: 0, blocked: 2}`))
 		rows := cells(kubectl(ctx, "get", "pt", "columns"))
-		Expect(rows[0]).To(Equal([]string{"NAME", "POLICY", "ACTION", "PHASE", "NODES", "DONE", "FAILED", "UNREACHABLE", "MISSING", "SECURITY", "MESSAGE", "AGE"}))
-		Expect(rows[1]).To(HaveExactElements("columns", "workers", "Scan", "Running", "10", "3", "1", "1", "40", "4", "3 of 10 nodes done", MatchRegexp(`^\d+s$`)))
+		Expect(rows[0]).To(Equal([]string{"NAME", "POLICY", "ACTION", "PHASE", "NODES", "DONE", "FAILED", "UNREACHABLE", "MISSING", "INSTALLED", "BLOCKED", "SECURITY", "MESSAGE", "AGE"}))
+		Expect(rows[1]).To(HaveExactElements("columns", "workers", "Deploy", "Running", "10", "3", "1", "1", "40", "17", "2", "4", "3 of 10 nodes done", MatchRegexp(`^\d+s$`)))
 		Expect(kubectl(ctx, "get", "pt", "columns", "-o", "wide")).To(And(ContainSubstring("STARTED"), ContainSubstring("FINISHED")))
 	})
 
@@ -162,11 +162,13 @@ var _ = Describe("the kinds", func() {
 				"name": "weekly", "timeZone": "UTC",
 				"template": map[string]any{
 					"action":  "Deploy",
-					"scan":    map[string]any{"timeout": "30m"},
-					"patches": map[string]any{"kubernetesPackages": "Exclude"},
-					"rollout": map[string]any{"maxParallelScans": int64(50), "maxUnavailable": int64(1), "maxFailures": int64(1)},
-					"drain":   map[string]any{"when": "BeforeReboot", "timeout": "15m"},
-					"reboot":  map[string]any{"when": "IfRequired", "timeout": "20m"},
+					"scan":     map[string]any{"timeout": "30m"},
+					"download": map[string]any{"timeout": "1h"},
+					"install":  map[string]any{"timeout": "2h"},
+					"patches":  map[string]any{"kubernetesPackages": "Exclude"},
+					"rollout":  map[string]any{"maxParallelScans": int64(50), "maxUnavailable": int64(1), "maxFailures": int64(1)},
+					"drain":    map[string]any{"when": "BeforeReboot", "timeout": "15m"},
+					"reboot":   map[string]any{"when": "IfRequired", "timeout": "20m"},
 				},
 			}},
 		}))
@@ -213,6 +215,10 @@ var _ = DescribeTable("a status",
 	Entry("of 50 log entries", "PatchTask", "spec: {policy: a, task: b}", "{log: ["+strings.Repeat(`{time: "2026-11-22T05:30:00.123456Z", reason: ScanStarted}, `, 50)+"]}", accepted),
 	Entry("of 51 log entries", "PatchTask", "spec: {policy: a, task: b}", "{log: ["+strings.Repeat(`{time: "2026-11-22T05:30:00.123456Z", reason: ScanStarted}, `, 51)+"]}", "must have at most 50 items"),
 	Entry("of an unknown phase", "PatchTask", "spec: {policy: a, task: b}", "{phase: Sleeping}", `supported values: "Pending", "Running", "Complete", "Failed", "Stopped"`),
+	Entry("of a stop", "PatchTask", "spec: {policy: a, task: b}", `{stop: {time: "2026-11-22T05:30:00Z", reason: Stopped, message: "`+strings.Repeat("x", 1024)+`"}}`, accepted),
+	Entry("of a stop in too many words", "PatchTask", "spec: {policy: a, task: b}", `{stop: {time: "2026-11-22T05:30:00Z", reason: Stopped, message: "`+strings.Repeat("x", 1025)+`"}}`, "may not be more than 1024"),
+	Entry("of a stop without a reason", "PatchTask", "spec: {policy: a, task: b}", `{stop: {time: "2026-11-22T05:30:00Z"}}`, "reason: Required value"),
+	Entry("of a stop at no time", "PatchTask", "spec: {policy: a, task: b}", "{stop: {reason: Stopped}}", "time: Required value"),
 	Entry("of an unknown trigger", "PatchTask", "spec: {policy: a, task: b}", "{trigger: Boredom}", `supported values: "Manual", "Scheduled", "Overdue"`),
 	Entry("of an unknown step", "PatchAssignment", "", "{agent: {step: Sleeping}}", `supported values: "Pending", "Scanning"`),
 	Entry("of an unknown presence", "PatchAssignment", "", "{controller: {agent: Sleeping}}", `supported values: "Ready", "NotReady", "Absent"`),
@@ -220,8 +226,47 @@ var _ = DescribeTable("a status",
 	Entry("of one patch in two versions", "PatchRetry", "", "{patches: [{name: a, version: '1'}, {name: a, version: '2'}]}", accepted),
 	Entry("of a patch counted twice", "PatchRetry", "", "{patches: [{name: a, version: '1'}, {name: a, version: '1'}]}", "Duplicate value"),
 	Entry("of less than no failures", "PatchRetry", "", "{patches: [{name: a, version: '1', installFailures: -1}]}", "should be greater than or equal to 0"),
+	Entry("of the task that failed last", "PatchRetry", "", "{patches: [{name: a, version: '1', lastTask: "+strings.Repeat("x", 63)+"}]}", accepted),
+	Entry("of a task with too long a name", "PatchRetry", "", "{patches: [{name: a, version: '1', lastTask: "+strings.Repeat("x", 64)+"}]}", "may not be more than 63"),
+	Entry("of a nameless patch", "PatchRetry", "", "{patches: [{version: '1'}]}", "name: Required value"),
+	Entry("of a patch without version", "PatchRetry", "", "{patches: [{name: a}]}", "version: Required value"),
+	Entry("of 1,001 counted patches", "PatchRetry", "", "{patches: ["+attempts(1001)+"]}", "must have at most 1000 items"),
+	Entry("of failures and clears", "PatchRetry", "", "{sequence: 17, clears: 3}", accepted),
+	Entry("of less than no clears", "PatchRetry", "", "{clears: -1}", "should be greater than or equal to 0"),
+	Entry("of a failure before the first", "PatchRetry", "", "{sequence: -1}", "should be greater than or equal to 0"),
+	Entry("of a button that was handled", "PatchRetry", "", "{handled: {clearRetries: "+strings.Repeat("x", 4096)+", answer: "+strings.Repeat("x", 1024)+"}}", accepted),
+	Entry("of too long a button", "PatchRetry", "", "{handled: {clearRetries: "+strings.Repeat("x", 4097)+"}}", "may not be more than 4096"),
+	Entry("of too long an answer", "PatchRetry", "", "{handled: {answer: "+strings.Repeat("x", 1025)+"}}", "may not be more than 1024"),
 	Entry("of a block elsewhere", "PatchRetry", "", "{patches: [{name: a, version: '1', blocked: Scan}]}", `supported values: "Download", "Install"`),
 )
+
+// What the manager asks an agent for.
+var _ = DescribeTable("an assignment",
+	func(ctx SpecContext, lines, refused string) {
+		verdict(ctx, named("PatchAssignment", "bounds", "spec: {"+lines+"}"), refused)
+	},
+	Entry("of a deployment", operation(`step: Installing, patches: {classifications: [Security]}, retryLimits: {download: 1, install: 1000}`), accepted),
+	Entry("with a stop", operation("step: Scanning, stop: "+strings.Repeat("x", 1024)), accepted),
+	Entry("with a stop in too many words", operation("step: Scanning, stop: "+strings.Repeat("x", 1025)), "may not be more than 1024"),
+	Entry("without a step", operation("stop: enough"), "step: Required value"),
+	Entry("with patches of a kind that there is not", operation("step: Installing, patches: {classifications: [Feature]}"), `supported values: "Security"`),
+	Entry("without downloads", operation("step: Installing, retryLimits: {download: 0}"), "should be greater than or equal to 1"),
+	Entry("with too many installs", operation("step: Installing, retryLimits: {install: 1001}"), "should be less than or equal to 1000"),
+	Entry("with cleared counts", "retryClears: 9007199254740993", accepted),
+	Entry("with counts cleared less than never", "retryClears: -1", "should be greater than or equal to 0"),
+)
+
+func operation(rest string) string {
+	return `operation: {id: "1", task: weekly, assignedAt: "2020-01-01T00:00:00Z", deadline: "2020-01-01T00:30:00Z", ` + rest + "}"
+}
+
+func attempts(n int) string {
+	var items []string
+	for i := range n {
+		items = append(items, fmt.Sprintf("{name: p%d, version: '1'}", i))
+	}
+	return strings.Join(items, ", ")
+}
 
 func patches(n int) string {
 	return strings.TrimSuffix(strings.Repeat("{name: linux-image-amd64, installed: 6.1.1-1, available: 6.1.2-1, classification: Security, state: Missing}, ", n), ", ")

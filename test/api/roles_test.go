@@ -64,6 +64,12 @@ var _ = Describe("the roles", func() {
 		Expect(manager.Patch(ctx, stored.DeepCopy(), mergePatch(`{"spec":{"suspend":true}}`))).To(beForbidden(byRole))
 		Expect(manager.Status().Patch(ctx, stored.DeepCopy(), mergePatch(`{"status":{"observedGeneration":1}}`), client.FieldOwner("x"))).To(Succeed())
 
+		// The manager clears counts, and takes the button away that asked for it.
+		retry := store(ctx, named("PatchRetry", "roles", "status: {counted: 1}"))
+		Expect(manager.Status().Patch(ctx, retry.DeepCopy(), mergePatch(`{"status":{"clears":1}}`))).To(Succeed())
+		Expect(manager.Patch(ctx, retry.DeepCopy(), mergePatch(`{"metadata":{"annotations":{"nodepatch.io/clear-retries":null}}}`))).To(Succeed())
+		Expect(manager.Status().Update(ctx, retry.DeepCopy())).To(beForbidden(byRole))
+
 		// A report is what the agent found.
 		report := store(ctx, named("PatchReport", "roles", ""))
 		Expect(manager.Status().Patch(ctx, report.DeepCopy(), mergePatch(`{"status":{"summary":"all is well"}}`))).To(beForbidden(byRole))

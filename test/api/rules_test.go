@@ -144,6 +144,14 @@ var _ = Describe("a duration", func() {
 		durations(template("scan: {timeout: %q}"), "a scan's timeout is between 10s and 24h; durations are written like 90s or 30m",
 			[]string{"10s", "30m", "24h"}, []string{"9s", "24h1s", "-1m"})
 	})
+	Context("download.timeout", func() {
+		durations(template("download: {timeout: %q}"), "a download's timeout is between 10s and 24h; durations are written like 90s or 30m",
+			[]string{"10s", "1h", "24h"}, []string{"9s", "24h1s", "-1m"})
+	})
+	Context("install.timeout", func() {
+		durations(template("install: {timeout: %q}"), "an installation's timeout is between 10s and 24h; durations are written like 90s or 30m",
+			[]string{"10s", "2h", "24h"}, []string{"9s", "24h1s", "-1m"})
+	})
 	Context("deadline", func() {
 		durations(template("deadline: %q"), "a deadline is at least 1m; durations are written like 90m or 72h (days are not a unit)",
 			[]string{"1m", "72h"}, []string{"59s", "-1h"})
