@@ -57,8 +57,13 @@ func TestScanHalfConfigured(t *testing.T) {
 		!strings.Contains(scan.Problems[0].Message, "half-configured") {
 		t.Errorf("problems are %+v, want toy half-configured", scan.Problems)
 	}
-	if len(scan.Patches) != 1 || scan.Patches[0].Name != "other" {
-		t.Errorf("patches are %+v, want other alone", scan.Patches)
+	if p, found := find(scan, "other"); len(scan.Patches) != 2 || !found || p.Broken {
+		t.Errorf("patches are %+v, want other among two", scan.Patches)
+	}
+	// Apt has nothing to upgrade it to, but its installation is to be finished.
+	if p, found := find(scan, "toy"); !found || !p.Broken || p.InstalledVersion != "1.0" || p.AvailableVersion != "1.1" ||
+		p.Classification != packages.Bugfix || p.Origin != "Debian oldstable" || !p.Downloaded {
+		t.Errorf("toy is %+v, want it broken on its way from 1.0 to 1.1", p)
 	}
 }
 

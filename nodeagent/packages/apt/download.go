@@ -17,7 +17,7 @@ const downloadPurpose = "download packages"
 // it takes. What is missing afterwards is asked of apt too: what it printed of its
 // work is read for the reasons alone.
 func (m *Manager) Download(ctx context.Context, targets []packages.Target) (packages.Download, error) {
-	db, err := m.database(ctx)
+	db, err := m.database(ctx, "apt-before")
 	if err != nil {
 		return packages.Download{}, err
 	}
@@ -86,8 +86,9 @@ func (d *downloader) sort(ctx context.Context, targets []packages.Target, needed
 			others = append(others, t)
 			continue
 		}
-		failure := packages.Failure{Target: t, Message: d.faults.of(missing[i])}
-		if shared(failure.Message) {
+		fault := d.faults.of(missing[i])
+		failure := packages.Failure{Target: t, Message: fault.message}
+		if fault.shared {
 			d.unreachable = append(d.unreachable, failure.Message)
 			d.result.Deferred = append(d.result.Deferred, failure)
 		} else {
@@ -102,7 +103,7 @@ func (d *downloader) sort(ctx context.Context, targets []packages.Target, needed
 		}
 		for _, l := range needed {
 			if d.faults.isMissing(l) {
-				return &refused{detail: "it needs " + l.name + " " + l.version + ", which could not be fetched: " + d.faults.of(l)}
+				return &refused{detail: "it needs " + l.name + " " + l.version + ", which could not be fetched: " + d.faults.of(l).message}
 			}
 		}
 		return nil

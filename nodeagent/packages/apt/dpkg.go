@@ -53,10 +53,12 @@ type installed struct {
 	configured string
 }
 
-// database is what dpkg has at this moment.
-func (m *Manager) database(ctx context.Context) (*database, error) {
+// database is what dpkg has at this moment. Each use in one call has a name of its
+// own: a Runner may answer an agent that was restarted with what the same command
+// printed to the one before, and must not take one use for another.
+func (m *Manager) database(ctx context.Context, name string) (*database, error) {
 	const purpose = "list the installed packages"
-	output, err := m.output(ctx, "apt-installed", purpose, dpkgTool, installedCommand()...)
+	output, err := m.output(ctx, name, purpose, dpkgTool, installedCommand()...)
 	if err != nil {
 		return nil, err
 	}

@@ -111,7 +111,7 @@ func (m *Manager) fetch(ctx context.Context, req *request, targets []packages.Ta
 	err = m.locks.Retry(ctx, m.files, func() error {
 		result, err := m.runner.Run(ctx, packages.Command{Name: "apt-download", Argv: argv, Env: environment(), Timeout: timeout})
 		if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
-			found.rest = fmt.Sprintf("Connection timed out: it was not fetched within %s", timeout)
+			found = faults{rest: fault{fmt.Sprintf("it was not fetched within %s", timeout), true}}
 			return nil
 		}
 		if err != nil || result.ExitCode == 0 {
@@ -121,7 +121,7 @@ func (m *Manager) fetch(ctx context.Context, req *request, targets []packages.Ta
 		if full := diskFull(result); full != nil {
 			return full
 		}
-		if len(found.files) > 0 {
+		if len(found.files)+len(found.addresses) > 0 {
 			return nil
 		}
 		return verdict(fetchTool, result)
@@ -129,27 +129,46 @@ func (m *Manager) fetch(ctx context.Context, req *request, targets []packages.Ta
 	return found, err
 }
 
-// faults are apt's reasons why files could not be fetched.
+// fault is the reason why a file could not be fetched.
+type fault struct {
+	message string
+	// shared is true if it is not the file's own: its server would not have served
+	// any other file either.
+	shared bool
+}
+
+// faults are what apt says of the files that it could not fetch.
 type faults struct {
-	files     map[file]string
-	addresses map[string]string
-	// rest is the reason of all others; empty if none is known.
-	rest string
+	files     map[file]fault
+	addresses map[string]fault
+	// rest is the reason of all others.
+	rest fault
+}
+
+// find is what apt says of a file.
+func (f faults) find(l location) (fault, bool) {
+	if found, is := f.files[l.file]; is {
+		return found, true
+	}
+	found, is := f.addresses[l.address]
+	return found, is
 }
 
 // of is the reason why a file is not there.
-func (f faults) of(l location) string {
-	for _, reason := range []string{f.files[l.file], f.addresses[l.address], f.rest} {
-		if reason != "" {
-			return reason
-		}
+func (f faults) of(l location) fault {
+	if found, is := f.find(l); is {
+		return found
 	}
-	return "Connection failed: apt did not fetch it, and does not say why"
+	if f.rest != (fault{}) {
+		return f.rest
+	}
+	return fault{"apt did not fetch it, and does not say why", true}
 }
 
 // isMissing says whether a file that apt needs is one that it does not have.
 func (f faults) isMissing(l location) bool {
-	return !l.local() || f.files[l.file] != "" || f.addresses[l.address] != ""
+	_, is := f.find(l)
+	return is || !l.local()
 }
 
 // parseFaults reads what "apt-get -d install" printed of the files it did not get:
@@ -161,29 +180,38 @@ func (f faults) isMissing(l location) bool {
 // The first form names the package, and the second the address that was asked for,
 // which a redirection may have changed.
 func parseFaults(result packages.Result) faults {
-	found := faults{files: map[file]string{}, addresses: map[string]string{}}
+	found := faults{files: map[file]fault{}, addresses: map[string]fault{}}
 	var current *file
 	for _, line := range lines(result.Stdout) {
 		line = clean(line)
-		reason, indented := strings.CutPrefix(line, "  ")
-		if indented && current != nil {
-			found.files[*current] = shorten(strings.TrimSpace(reason), longestMessage)
+		if reason, indented := strings.CutPrefix(line, "  "); indented && current != nil {
+			found.files[*current] = newFault(reason)
 		}
 		current = nil
 		if strings.HasPrefix(line, "Err:") {
 			if f, ok := parseDescription(line); ok {
 				current = &f
-				found.files[f] = "apt does not say why"
 			}
 		}
 	}
 	for _, line := range lines(result.Stderr) {
 		if rest, is := strings.CutPrefix(clean(line), "E: Failed to fetch "); is {
 			address, reason, _ := strings.Cut(rest, " ")
-			found.addresses[address] = shorten(strings.TrimSpace(reason), longestMessage)
+			found.addresses[address] = newFault(reason)
 		}
 	}
 	return found
+}
+
+// newFault takes as shared a server that does not answer, or answers that it
+// cannot or does not want to serve anybody. What is left are files that are not
+// there (404, 410), and those that are not what the metadata says.
+func newFault(reason string) fault {
+	reason = shorten(strings.TrimSpace(reason), longestMessage)
+	status, _, _ := strings.Cut(reason, " ")
+	code, err := strconv.Atoi(status)
+	refused := err == nil && len(status) == 3 && !slices.Contains([]int{404, 410}, code)
+	return fault{reason, refused || unreachable(reason)}
 }
 
 // parseDescription reads the package at the end of "Err:4 http://… bookworm/main
@@ -196,17 +224,4 @@ func parseDescription(line string) (file, bool) {
 	fields = fields[len(fields)-3:]
 	f := file{name: fields[0], architecture: fields[1], version: fields[2]}
 	return f, validName(f.name) && validArchitecture(f.architecture) && validVersion(f.version)
-}
-
-// shared says whether a reason is one that no single file is to blame for: a
-// server that does not answer, or answers that it cannot or does not want to
-// serve anybody. What is left are files that are not there (404, 410), and those
-// that are not what the metadata says.
-func shared(reason string) bool {
-	if unreachable(reason) {
-		return true
-	}
-	status, _, _ := strings.Cut(reason, " ")
-	code, err := strconv.Atoi(status)
-	return err == nil && len(status) == 3 && !slices.Contains([]int{404, 410}, code)
 }

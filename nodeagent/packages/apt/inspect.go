@@ -8,7 +8,7 @@ import (
 
 // Inspect reads dpkg's database once, however many targets there are.
 func (m *Manager) Inspect(ctx context.Context, targets []packages.Target) ([]packages.Presence, error) {
-	d, err := m.database(ctx)
+	d, err := m.database(ctx, "apt-installed")
 	if err != nil {
 		return nil, err
 	}

@@ -42,7 +42,7 @@ func (m *Manager) Install(ctx context.Context, targets []packages.Target) (packa
 		}
 		report = parseReport(result)
 	}
-	after, err := m.database(ctx)
+	after, err := m.database(ctx, "apt-after")
 	if err != nil {
 		return packages.Install{}, wrap(installPurpose, err)
 	}
@@ -71,7 +71,7 @@ const (
 func (m *Manager) beforeInstall(ctx context.Context) (db *database, from sources, err error) {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() (err error) {
-		db, err = m.database(ctx)
+		db, err = m.database(ctx, "apt-before")
 		return err
 	})
 	group.Go(func() error {

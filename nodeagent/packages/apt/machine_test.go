@@ -193,7 +193,7 @@ func (r *recorder) Run(ctx context.Context, c packages.Command) (packages.Result
 	if err := os.MkdirAll(r.dir, 0o755); err != nil {
 		return result, err
 	}
-	for suffix, text := range map[string][]byte{".stdout": result.Stdout, ".stderr": result.Stderr} {
+	for suffix, text := range map[string][]byte{".stdout": result.Stdout, ".stderr": result.Stderr, ".status": result.Status} {
 		// Which server it was is an accident.
 		clean := server.ReplaceAllString(string(text), "${1}mirror.example")
 		if clean == "" {

@@ -63,17 +63,15 @@ func verdict(tool string, result packages.Result) error {
 	return &packages.CommandError{Tool: tool, ExitCode: result.ExitCode, LastLines: lastLines(result)}
 }
 
-// interrupted reads that dpkg's database must be repaired first, or that dpkg was
-// killed by this very command.
+// interruptions are apt's words for a database that must be repaired first, or for
+// a dpkg that was killed in this very transaction.
+var interruptions = regexp.MustCompile(`^E: (dpkg was interrupted, .*|Sub-process /usr/bin/dpkg (?:received|exited unexpectedly).*|` +
+	`The package \S+ needs to be reinstalled, .*)$`)
+
 func interrupted(stderr []byte) *packages.InterruptedDatabaseError {
 	for _, line := range lines(stderr) {
-		for _, words := range []string{
-			"E: dpkg was interrupted, ",
-			"E: Sub-process /usr/bin/dpkg received ", "E: Sub-process /usr/bin/dpkg exited unexpectedly",
-		} {
-			if strings.HasPrefix(line, words) {
-				return &packages.InterruptedDatabaseError{Detail: strings.TrimSpace(strings.TrimPrefix(line, "E: "))}
-			}
+		if match := interruptions.FindStringSubmatch(line); match != nil {
+			return &packages.InterruptedDatabaseError{Detail: shorten(clean(strings.TrimSpace(match[1])), longestMessage)}
 		}
 	}
 	return nil

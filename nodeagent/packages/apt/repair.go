@@ -22,20 +22,20 @@ func (m *Manager) Repair(ctx context.Context) (packages.Repair, error) {
 }
 
 func (m *Manager) repair(ctx context.Context) (packages.Repair, error) {
-	before, err := m.database(ctx)
+	before, err := m.database(ctx, "apt-before")
 	if err != nil {
 		return packages.Repair{}, err
 	}
 	configure := append([]string{"dpkg"}, conffileOptions()...)
 	configure = append(configure, "--abort-after=100000", "--configure", "-a")
-	if err := m.mend(ctx, "dpkg-configure", "dpkg --configure -a", configure); err != nil {
+	if _, err := m.mend(ctx, "dpkg-configure", "dpkg --configure -a", configure); err != nil {
 		return packages.Repair{}, err
 	}
 	fix := append(m.mendCommand(), "--fix-broken", "install")
-	if err := m.mend(ctx, "apt-fix", "apt-get -f install", fix); err != nil {
+	if _, err := m.mend(ctx, "apt-fix", "apt-get -f install", fix); err != nil {
 		return packages.Repair{}, err
 	}
-	db, err := m.database(ctx)
+	db, err := m.database(ctx, "apt-configured")
 	if err != nil {
 		return packages.Repair{}, err
 	}
@@ -55,15 +55,8 @@ func (m *Manager) reinstall(ctx context.Context, db *database, p *installed) err
 	name := db.key(p.name, p.architecture).qualified()
 	for _, argument := range []string{name + "=" + p.version, name} {
 		argv := append(m.mendCommand(), "--reinstall", "install", "--", argument)
-		if err := m.mend(ctx, "apt-reinstall", "apt-get --reinstall install", argv); err != nil {
+		if ran, err := m.mend(ctx, "apt-reinstall", "apt-get --reinstall install", argv); ran || err != nil {
 			return err
-		}
-		now, err := m.database(ctx)
-		if err != nil {
-			return err
-		}
-		if p, found := now.find(db.key(p.name, p.architecture)); !found || !p.mustBeUnpacked() {
-			return nil
 		}
 	}
 	return nil
@@ -76,25 +69,24 @@ func (m *Manager) mendCommand() []string {
 	return append(append(argv, transactionOptions()...), m.limits.options()...)
 }
 
-// mend runs one step of a repair. That it cannot be done, or that scripts fail
-// again, is no error: what is left is seen in the database.
-func (m *Manager) mend(ctx context.Context, name, tool string, argv []string) error {
-	_, err := m.transaction(ctx, name, tool, argv)
+// mend runs one step of a repair, and says whether it ran to its end. That it did
+// not, or that scripts failed again, is no error: what is left shows in the database.
+func (m *Manager) mend(ctx context.Context, name, tool string, argv []string) (ran bool, err error) {
+	_, err = m.transaction(ctx, name, tool, argv)
 	var (
-		r     *refused
-		unmet *packages.UnmetDependenciesError
-		other *packages.CommandError
-		cut   *packages.InterruptedDatabaseError
+		unmet   *packages.UnmetDependenciesError
+		command *packages.CommandError
+		cut     *packages.InterruptedDatabaseError
 	)
-	if errors.As(err, &r) || errors.As(err, &unmet) || errors.As(err, &other) || errors.As(err, &cut) {
-		return nil
+	if _, is := asRefused(err); is || errors.As(err, &unmet) || errors.As(err, &command) || errors.As(err, &cut) {
+		return false, nil
 	}
-	return err
+	return err == nil, err
 }
 
 // repaired compares the problems of before with those that are left.
 func (m *Manager) repaired(ctx context.Context, before *database) (packages.Repair, error) {
-	after, err := m.database(ctx)
+	after, err := m.database(ctx, "apt-after")
 	if err != nil {
 		return packages.Repair{}, err
 	}

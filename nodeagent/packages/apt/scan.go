@@ -96,7 +96,7 @@ func (m *Manager) planAndInstalled(ctx context.Context) (p *plan, d *database, f
 		return nil
 	})
 	group.Go(func() (err error) {
-		d, err = m.database(ctx)
+		d, err = m.database(ctx, "apt-installed")
 		return err
 	})
 	group.Go(func() (err error) {
