@@ -41,7 +41,7 @@ func index(p *Package, rpm []byte) (*indexed, error) {
 		SHA256: fmt.Sprintf("%x", sha256.Sum256(rpm)), Path: p.path(), SourceRPM: p.source(),
 		Size: len(rpm), Built: built.Unix(),
 		AllFiles: slices.Concat(slices.Sorted(maps.Keys(p.Config)), slices.Sorted(maps.Keys(p.Files)),
-			[]string{"/usr/share/doc/" + p.Name + "/version"}),
+			[]string{p.doc()}),
 	}
 	var err error
 	if i.HeaderStart, i.HeaderEnd, err = headerRange(rpm); err != nil {

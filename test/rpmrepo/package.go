@@ -142,6 +142,13 @@ func (p *Package) path() string {
 	return fmt.Sprintf("packages/%s-%s-%s.%s.rpm", p.Name, version, release, p.architecture())
 }
 
+// doc is a file that every package has. Each version has its own, so that they can
+// be installed beside each other.
+func (p *Package) doc() string {
+	_, version, release := p.evr()
+	return fmt.Sprintf("/usr/share/doc/%s-%s-%s/version", p.Name, version, release)
+}
+
 func (p *Package) source() string {
 	if p.Source != "" {
 		return p.Source

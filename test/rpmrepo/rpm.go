@@ -91,7 +91,7 @@ func (p *Package) addFiles(r *rpmpack.RPM) {
 	for name, content := range p.Config {
 		add(name, content, rpmpack.ConfigFile|rpmpack.NoReplaceFile)
 	}
-	add("/usr/share/doc/"+p.Name+"/version", p.Version+"\n", rpmpack.GenericFile)
+	add(p.doc(), p.Version+"\n", rpmpack.GenericFile)
 }
 
 // headerRange is where in the package's file its header is, which repositories

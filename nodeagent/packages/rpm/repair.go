@@ -109,3 +109,17 @@ func (s *Installed) Together(with []Package) []Package {
 	}
 	return all
 }
+
+// Latest are the packages that the last transaction has installed.
+func (s *Installed) Latest() []Package {
+	var last Package
+	for _, p := range s.Packages {
+		if p.Transaction > last.Transaction {
+			last = p
+		}
+	}
+	if last.Transaction == 0 {
+		return nil
+	}
+	return s.Together([]Package{last})
+}

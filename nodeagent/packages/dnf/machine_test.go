@@ -1,0 +1,238 @@
+package dnf_test
+
+import (
+	"context"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nodepatch/nodepatch/nodeagent/host"
+	"github.com/nodepatch/nodepatch/nodeagent/packages"
+	"github.com/nodepatch/nodepatch/nodeagent/packages/dnf"
+	"github.com/nodepatch/nodepatch/test/roots"
+	"github.com/nodepatch/nodepatch/test/rpmrepo"
+)
+
+// machine is a real root in which a real dnf 4 runs.
+type machine struct {
+	*dnf.Manager
+	layer  *roots.Layer
+	runner packages.Runner
+	files  *os.Root
+}
+
+func newMachine(tb testing.TB, locks packages.Locks) *machine {
+	tb.Helper()
+	roots.Require(tb, roots.Supported())
+	root, err := roots.RPM(tb.Context(), tb.Output())
+	if err != nil {
+		tb.Fatal(err)
+	}
+	layer, err := root.Layer(tb.TempDir())
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() {
+		if err := layer.Close(); err != nil {
+			tb.Error(err)
+		}
+	})
+	if err := layer.MountKernel(); err != nil {
+		tb.Fatal(err)
+	}
+	node, err := host.Detect(layer.Path, host.DefaultDir)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	session, err := node.Session("test", "dnf")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	files, err := os.OpenRoot(layer.Path)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() { _ = files.Close() })
+	if !dnf.Installed(files.FS()) {
+		tb.Fatal("the machine has no dnf")
+	}
+	return &machine{Manager: dnf.New(session, files.FS(), locks), layer: layer, runner: session, files: files}
+}
+
+// serve makes toy repositories the machine's only ones, under the names given.
+func (m *machine) serve(tb testing.TB, repos map[string]*rpmrepo.Repository) {
+	tb.Helper()
+	mux := http.NewServeMux()
+	server := httptest.NewServer(mux)
+	tb.Cleanup(server.Close)
+	for id, repo := range repos {
+		mux.Handle("/"+id+"/", http.StripPrefix("/"+id, repo))
+		publish(tb, repo)
+		m.write(tb, "/etc/yum.repos.d/"+id+".repo", repo.RepoFile(id, server.URL+"/"+id))
+	}
+}
+
+// with is a machine that has version 1.0-1 of the named packages installed.
+func with(tb testing.TB, names ...string) (*machine, *rpmrepo.Repository) {
+	tb.Helper()
+	m, repo := newMachine(tb, packages.Locks{Patience: 2 * time.Second, Poll: 50 * time.Millisecond}), rpmrepo.New()
+	repo.Add(rpmrepo.Base())
+	for _, name := range names {
+		repo.Add(rpmrepo.Good(name, "1.0-1"))
+	}
+	m.serve(tb, map[string]*rpmrepo.Repository{"toys": repo})
+	m.run(tb, append([]string{"dnf", "-q", "-y", "install", "toy-release"}, names...)...)
+	return m, repo
+}
+
+// offer publishes packages in addition, and has the machine see them.
+func (m *machine) offer(tb testing.TB, repo *rpmrepo.Repository, all ...rpmrepo.Package) {
+	tb.Helper()
+	repo.Add(all...)
+	publish(tb, repo)
+	m.refresh(tb)
+}
+
+func publish(tb testing.TB, repo *rpmrepo.Repository) {
+	tb.Helper()
+	if err := repo.Publish(); err != nil {
+		tb.Fatal(err)
+	}
+}
+
+func (m *machine) write(tb testing.TB, name, content string) {
+	tb.Helper()
+	path := filepath.Join(m.layer.Path, name)
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		tb.Fatal(err)
+	}
+	if err := os.WriteFile(path, []byte(content), 0o644); err != nil {
+		tb.Fatal(err)
+	}
+}
+
+func (m *machine) read(tb testing.TB, name string) string {
+	tb.Helper()
+	content, err := os.ReadFile(filepath.Join(m.layer.Path, name))
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return string(content)
+}
+
+func (m *machine) run(tb testing.TB, argv ...string) string {
+	tb.Helper()
+	output, err := m.layer.Command(context.Background(), argv[0], argv[1:]...).CombinedOutput()
+	if err != nil {
+		tb.Fatalf("%q: %v: %s", argv, err, output)
+	}
+	return string(output)
+}
+
+func (m *machine) refresh(tb testing.TB) packages.Refresh {
+	tb.Helper()
+	refresh, err := m.Refresh(tb.Context())
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return refresh
+}
+
+func (m *machine) scan(tb testing.TB) packages.Scan {
+	tb.Helper()
+	scan, err := m.Scan(tb.Context())
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return scan
+}
+
+func (m *machine) download(tb testing.TB, targets ...packages.Target) packages.Download {
+	tb.Helper()
+	got, err := m.Download(tb.Context(), targets)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return got
+}
+
+func (m *machine) install(tb testing.TB, targets ...packages.Target) packages.Install {
+	tb.Helper()
+	got, err := m.Install(tb.Context(), targets)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return got
+}
+
+// versions are what is installed of packages, by name; empty if nothing is.
+func (m *machine) versions(tb testing.TB, names ...string) []string {
+	tb.Helper()
+	var targets []packages.Target
+	for _, name := range names {
+		targets = append(targets, toy(name, "0-0"))
+	}
+	present, err := m.Inspect(tb.Context(), targets)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	var all []string
+	for _, p := range present {
+		all = append(all, p.Version)
+	}
+	return all
+}
+
+func (m *machine) wantVersions(tb testing.TB, want string, names ...string) {
+	tb.Helper()
+	if got := strings.Join(m.versions(tb, names...), " "); got != want {
+		tb.Errorf("%q are at %q, want %q", names, got, want)
+	}
+}
+
+// toy is a target: toys are for all architectures.
+func toy(name, version string) packages.Target {
+	return packages.Target{Name: name, Architecture: "noarch", Version: version}
+}
+
+func toys(version string, names ...string) []packages.Target {
+	var all []packages.Target
+	for _, name := range names {
+		all = append(all, toy(name, version))
+	}
+	return all
+}
+
+func find(tb testing.TB, scan packages.Scan, name string) packages.Patch {
+	tb.Helper()
+	for _, p := range scan.Patches {
+		if p.Name == name {
+			return p
+		}
+	}
+	tb.Errorf("the scan has no patch for %s", name)
+	return packages.Patch{}
+}
+
+func namesOf(failures []packages.Failure) []string {
+	var all []string
+	for _, f := range failures {
+		all = append(all, f.Target.Name)
+	}
+	slices.Sort(all)
+	return all
+}
+
+func message(failures []packages.Failure, name string) string {
+	for _, f := range failures {
+		if f.Target.Name == name {
+			return f.Message
+		}
+	}
+	return ""
+}
