@@ -253,6 +253,7 @@ func add(total *v1alpha1.PatchCounts, counts v1alpha1.PatchCounts) {
 	total.KeptBack += counts.KeptBack
 	total.Phased += counts.Phased
 	total.Excluded += counts.Excluded
+	total.Downloaded += counts.Downloaded
 	total.Installed += counts.Installed
 	total.Failed += counts.Failed
 	total.Blocked += counts.Blocked

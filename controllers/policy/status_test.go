@@ -36,7 +36,7 @@ func scanned(node string, age time.Duration, missing, security int32, reboot v1a
 			Scan: &v1alpha1.ScanRun{Time: new(metav1.NewTime(now.Add(-age)))},
 			Counts: &v1alpha1.ReportCounts{PatchCounts: v1alpha1.PatchCounts{
 				Missing: missing, Security: security, Bugfix: 1, Enhancement: 2, Other: 3, Held: 4, KeptBack: 5,
-				Phased: 6, Excluded: 7, Installed: 8, Failed: 9, Blocked: 10,
+				Phased: 6, Excluded: 7, Installed: 8, Failed: 9, Blocked: 10, Downloaded: 11,
 			}},
 			Reboot: &v1alpha1.Reboot{State: reboot},
 		},
@@ -208,7 +208,7 @@ func TestTotals(t *testing.T) {
 	wantNodes := &v1alpha1.PolicyNodeCounts{Selected: 7, Governed: 6, Scanned: 2, Patched: 1, RebootRequired: 2}
 	wantPatches := &v1alpha1.PatchCounts{
 		Missing: 15, Security: 5, Bugfix: 4, Enhancement: 8, Other: 12, Held: 16, KeptBack: 20,
-		Phased: 24, Excluded: 28, Installed: 32, Failed: 36, Blocked: 40,
+		Phased: 24, Excluded: 28, Installed: 32, Failed: 36, Blocked: 40, Downloaded: 44,
 	}
 	if diff := cmp.Diff(wantNodes, gotNodes); diff != "" {
 		t.Errorf("nodes (-want +got):\n%s", diff)

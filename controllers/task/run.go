@@ -50,6 +50,9 @@ func newRun(in Input) *run {
 // already, as long as they exist.
 func (r *run) nodes() []Node {
 	var nodes []Node
+	if members := r.in.Membership.Policies[r.in.Task.Spec.Policy]; members != nil {
+		nodes = make([]Node, 0, len(members.Governed))
+	}
 	for i := range r.in.Nodes {
 		node := &r.in.Nodes[i]
 		assignment := r.in.Assignments[node.Name]

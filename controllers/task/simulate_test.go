@@ -128,14 +128,14 @@ func (w *world) happen(action, argument int) {
 	case 6:
 		presences := []v1alpha1.AgentPresence{v1alpha1.AgentReady, v1alpha1.AgentNotReady, v1alpha1.AgentAbsent}
 		assignment.Status.Controller.Agent = presences[argument%3]
-	case 7, 9, 10:
+	case 7:
 		w.answer(assignment, v1alpha1.StepDone)
+	case 9:
+		w.show(assignment, argument)
+	case 10:
+		w.obey()
 	case 11:
 		w.answer(assignment, v1alpha1.StepFailed)
-	case 8:
-		w.obey()
-	case 12:
-		w.show(assignment, argument)
 	case 13:
 		if occupant(assignment) == "" && w.in.Assignments[node.Name].Spec.Operation == nil {
 			assignment.Spec.Operation = operation(otherUID, "other", w.in.Now)

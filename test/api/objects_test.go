@@ -161,7 +161,7 @@ var _ = Describe("the kinds", func() {
 			"tasks": []any{map[string]any{
 				"name": "weekly", "timeZone": "UTC",
 				"template": map[string]any{
-					"action":  "Deploy",
+					"action":   "Deploy",
 					"scan":     map[string]any{"timeout": "30m"},
 					"download": map[string]any{"timeout": "1h"},
 					"install":  map[string]any{"timeout": "2h"},
