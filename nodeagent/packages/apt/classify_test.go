@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io/fs"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"testing/fstest"
@@ -79,6 +80,38 @@ func TestClassify(t *testing.T) {
 	}
 }
 
+// TestBetween classifies what is installed by half, by what came after the version
+// that was installed in full before.
+func TestBetween(t *testing.T) {
+	at := func(number, location string) version { return version{number: number, locations: []string{location}} }
+	o := &offer{candidate: "1.4", versions: []version{
+		at("1.4", "security"), at("1.3", "main"), at("1.2", "security"), at("1.1", "main"), {number: "1.0"},
+	}}
+	c := newClassifier(packages.OS{ID: "debian"}, map[string]archive{
+		"main": {origin: "Debian", suite: "stable"}, "security": {origin: "Debian", label: "Debian-Security", suite: "stable-security"},
+	})
+	for name, v := range map[string]struct {
+		from, to   string
+		want       packages.Classification
+		wantOrigin string
+	}{
+		"past a security version":   {"1.1", "1.3", packages.Security, "Debian stable"},
+		"no security between":       {"1.2", "1.3", packages.Bugfix, "Debian stable"},
+		"never installed before":    {"", "1.3", packages.Bugfix, "Debian stable"},
+		"a security version":        {"", "1.2", packages.Security, "Debian-Security stable-security"},
+		"the version of before":     {"1.1", "1.1", packages.Bugfix, "Debian stable"},
+		"a version nobody offers":   {"", "1.0", packages.Other, ""},
+		"a version nobody knows":    {"1.0", "9", packages.Other, ""},
+		"from a version in between": {"1.1.5", "1.3", packages.Security, "Debian stable"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if got, origin := c.between(o, v.from, v.to); got != v.want || origin != v.wantOrigin {
+				t.Errorf("it is %s from %q, want %s from %q", got, origin, v.want, v.wantOrigin)
+			}
+		})
+	}
+}
+
 func TestKernelAndReboot(t *testing.T) {
 	installed := func(name, status, version string) string {
 		return strings.Join([]string{name, "amd64", "install", "ok", status, version, name, version, ""}, "\t") + "\n"
@@ -91,6 +124,7 @@ func TestKernelAndReboot(t *testing.T) {
 		flag, by        string
 		newest          string
 		reasons         []string // parts of them; none if no reboot is required
+		waiting         []string // not compared if it is nil
 	}{
 		"no kernel installed": {running: "6.1.0-37-amd64"},
 		"the newest runs": {
@@ -99,9 +133,11 @@ func TestKernelAndReboot(t *testing.T) {
 			newest:   "6.1.0-37-amd64",
 		},
 		"a newer is installed": {
-			running:  "6.1.0-9-amd64",
-			packages: installed("linux-image-6.1.0-9-amd64", "installed", "6.1.27-1") + installed("linux-image-6.1.0-37-amd64", "installed", "6.1.140-1"),
-			newest:   "6.1.0-37-amd64", reasons: []string{"6.1.0-37-amd64 is installed, 6.1.0-9-amd64 is running"},
+			running: "6.1.0-9-amd64",
+			packages: installed("linux-image-6.1.0-9-amd64", "installed", "6.1.27-1") + installed("linux-image-6.1.0-37-amd64", "installed", "6.1.140-1") +
+				installed("linux-image-amd64", "installed", "6.1.140-1") + installed("linux-image-cloud-amd64", "installed", "6.1.140-1"),
+			newest: "6.1.0-37-amd64", reasons: []string{"6.1.0-37-amd64 is installed, 6.1.0-9-amd64 is running"},
+			waiting: []string{"linux-image-6.1.0-37-amd64", "linux-image-amd64"},
 		},
 		"a newer is installed by half": {
 			running:  "6.1.0-9-amd64",
@@ -145,16 +181,18 @@ func TestKernelAndReboot(t *testing.T) {
 			running: "6.1.0-37-amd64", banner: debianBanner,
 			packages: installed("linux-image-6.1.0-37-amd64", "installed", "6.1.140-2"),
 			newest:   "6.1.0-37-amd64", reasons: []string{"updated to version 6.1.140-2, version 6.1.140-1 is running"},
+			waiting: []string{"linux-image-6.1.0-37-amd64"},
 		},
 		"the same version of the same release": {
 			running: "6.1.0-37-amd64", banner: debianBanner,
 			packages: installed("linux-image-6.1.0-37-amd64", "installed", "6.1.140-1"), newest: "6.1.0-37-amd64",
 		},
-		"asked for":           {running: "6.1.0", flag: "x", by: "libc6\nlibssl3\nlibc6\n", reasons: []string{"asked for by libc6, libssl3"}},
+		"asked for":           {running: "6.1.0", flag: "x", by: "libssl3\nlibc6\nlibssl3\n", reasons: []string{"asked for by libssl3, libc6"}, waiting: []string{"libc6", "libssl3"}},
 		"asked for by nobody": {running: "6.1.0", flag: "x", reasons: []string{"/run/reboot-required"}},
 		"asked for, and a newer kernel": {
 			running: "6.1.0-9-amd64", packages: installed("linux-image-6.1.0-37-amd64", "installed", "6.1.140-1"), flag: "x", by: "dbus",
 			newest: "6.1.0-37-amd64", reasons: []string{"6.1.0-37-amd64 is installed", "asked for by dbus"},
+			waiting: []string{"dbus", "linux-image-6.1.0-37-amd64"},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -176,6 +214,9 @@ func TestKernelAndReboot(t *testing.T) {
 			}
 			if reboot.Required != (len(c.reasons) > 0) || reboot.Unknown || len(reboot.Reasons) != len(c.reasons) {
 				t.Fatalf("reboot is %+v, want %q", reboot, c.reasons)
+			}
+			if len(c.reasons) == 0 && len(reboot.Packages) > 0 || c.waiting != nil && !slices.Equal(reboot.Packages, c.waiting) {
+				t.Errorf("packages are %q, want %q", reboot.Packages, c.waiting)
 			}
 			for i, want := range c.reasons {
 				if !strings.Contains(reboot.Reasons[i], want) {

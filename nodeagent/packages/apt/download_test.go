@@ -110,6 +110,22 @@ func TestDownloadForeign(t *testing.T) {
 	if left := m.archives(t); len(left) != 0 {
 		t.Errorf("on disk are still %q", left)
 	}
+
+	for i := range targets {
+		targets[i].Version = "1.2"
+		p := aptrepo.Good("toy-twin", "1.2")
+		if p.Architecture, p.MultiArch = targets[i].Architecture, "same"; p.Architecture == foreignArchitecture() {
+			p.Postinst = "exit 1"
+		}
+		repos["debian"].Add(p)
+	}
+	publish(t, repos["debian"])
+	m.refresh(t)
+	m.fetch(t, targets...)
+	install := m.put(t, targets...)
+	if len(install.Failed) != 1 || install.Failed[0].Target != targets[1] {
+		t.Errorf("install is %+v, want the foreign one to fail", install)
+	}
 }
 
 // archives are the packages in apt's folder.

@@ -66,11 +66,7 @@ func fetchedFiles(files fs.FS, folder string) map[string]func() (fs.FileInfo, er
 // clear deletes the files of packages that are installed now: nothing needs them
 // any more, and nothing else would delete them. It is asked for by exact names, so
 // that what others keep in the folder stays, and may be repeated after any crash.
-func (m *Manager) clear(ctx context.Context, db *database, keys map[key]bool) error {
-	folder, err := m.folder(ctx)
-	if err != nil {
-		return err
-	}
+func (m *Manager) clear(ctx context.Context, folder string, db *database, keys map[key]bool) error {
 	fetched := fetchedFiles(m.files, folder)
 	var paths []string
 	for k := range keys {

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"github.com/nodepatch/nodepatch/nodeagent/packages"
 )
@@ -190,6 +191,56 @@ func FuzzParseRefresh(f *testing.F) {
 			t.Errorf("held by %+v", held)
 		}
 		_ = planFailure(packages.Result{Stdout: stdout, Stderr: stderr, ExitCode: 100}).Error()
+	})
+}
+
+// FuzzParseReport names only packages that are safe to pass on, in short lines.
+func FuzzParseReport(f *testing.F) {
+	for _, dir := range []string{"debian-12-terminal", "debian-12-chroot"} {
+		r := recorded(f, dir, "apt-install")
+		f.Add(r.Status, r.Stdout, r.Stderr)
+	}
+	db, err := parseInstalled([]byte("dpkg\tamd64\tinstall\tok\tinstalled\t1\tdpkg\t1\t\n"))
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Fuzz(func(t *testing.T, status, stdout, stderr []byte) {
+		result := packages.Result{ExitCode: 100, Status: status, Stdout: stdout, Stderr: stderr}
+		r := parseReport(result)
+		if len(r.culprits)+len(r.installed) > count(status) {
+			t.Errorf("%d culprits and %d installed in %d lines", len(r.culprits), len(r.installed), count(status))
+		}
+		for _, failure := range newRequest(db, nil).failures(r, db, nil) {
+			if !validName(failure.Target.Name) {
+				t.Errorf("unsafe: %+v", failure)
+			}
+			if m := failure.Message; len(m) > longestMessage || strings.ContainsAny(m, "\n\r\t\x00\x1b") || !utf8.ValidString(m) {
+				t.Errorf("no short line: %q", m)
+			}
+		}
+		if verdict(installTool, result).Error() == "" {
+			t.Error("a failure without a word")
+		}
+	})
+}
+
+// FuzzParseFaults has no fault without a failed file in the output.
+func FuzzParseFaults(f *testing.F) {
+	r := recorded(f, "debian-12-download", "apt-download")
+	f.Add(r.Stdout, r.Stderr)
+	f.Fuzz(func(t *testing.T, stdout, stderr []byte) {
+		found := parseFaults(packages.Result{Stdout: stdout, Stderr: stderr})
+		if len(found.files) > bytes.Count(stdout, []byte("Err:")) || len(found.addresses) > bytes.Count(stderr, []byte("E: Failed to fetch ")) {
+			t.Errorf("%d files and %d addresses in %q and %q", len(found.files), len(found.addresses), stdout, stderr)
+		}
+		for name, fault := range found.files {
+			if !validName(name.name) || len(fault.message) > longestMessage || strings.ContainsAny(fault.message, "\n\r\x1b") {
+				t.Errorf("%+v has the fault %+v", name, fault)
+			}
+		}
+		if locations, err := parseLocations(stdout); err == nil && len(locations) > count(stdout) {
+			t.Errorf("%d locations in %d lines", len(locations), count(stdout))
+		}
 	})
 }
 

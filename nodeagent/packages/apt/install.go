@@ -2,8 +2,8 @@ package apt
 
 import (
 	"context"
+	"errors"
 	"slices"
-	"strings"
 
 	"golang.org/x/sync/errgroup"
 
@@ -23,77 +23,107 @@ const (
 // more. Apt-get by itself keeps them for ever. Only those of the transaction's own
 // packages are, and also if an earlier call was cut off before it could.
 func (m *Manager) Install(ctx context.Context, targets []packages.Target) (packages.Install, error) {
-	db, from, err := m.beforeInstall(ctx)
+	install, err := m.install(ctx, targets)
 	if err != nil {
-		return packages.Install{}, wrap(installPurpose, err)
-	}
-	req := newRequest(db, targets)
-	all := req.named()
-	var report report
-	if len(all) > 0 {
-		if from == usesFiles {
-			if err := m.onDisk(ctx, req, all); err != nil {
-				return packages.Install{}, wrap(installPurpose, err)
-			}
-		}
-		result, err := m.transaction(ctx, "apt-install", installTool, m.installCommand(req, all, from))
-		if err != nil {
-			return packages.Install{}, wrap(installPurpose, m.explain(ctx, req, all, err))
-		}
-		report = parseReport(result)
-	}
-	after, err := m.database(ctx, "apt-after")
-	if err != nil {
-		return packages.Install{}, wrap(installPurpose, err)
-	}
-	install := packages.Install{Failed: req.failures(report, after, all)}
-	done := report.keys(after)
-	for _, t := range targets {
-		done[after.key(t.Name, t.Architecture)] = true
-	}
-	if err := m.clear(ctx, after, done); err != nil {
 		return packages.Install{}, wrap(installPurpose, err)
 	}
 	return install, nil
 }
 
-// sources say where apt gets packages from.
-type sources int
-
-const (
-	usesNetwork sources = iota
-	// usesFiles: some are in a repository on the host's own disk, from where apt
-	// takes them directly. It refuses that where it must not download.
-	usesFiles
-)
+func (m *Manager) install(ctx context.Context, targets []packages.Target) (install packages.Install, err error) {
+	before, folder, err := m.beforeInstall(ctx)
+	if err != nil {
+		return install, err
+	}
+	req := newRequest(before, targets)
+	var report report
+	named := req.named()
+	if len(named) > 0 {
+		result, err := m.installNamed(ctx, req, named)
+		if err != nil {
+			return install, err
+		}
+		report = parseReport(result)
+	}
+	after, err := m.database(ctx, "apt-after")
+	if err != nil {
+		return install, err
+	}
+	install.Failed = req.failures(report, after, named)
+	done := report.keys(after)
+	for _, t := range targets {
+		done[after.key(t.Name, t.Architecture)] = true
+	}
+	return install, m.clear(ctx, folder, after, done)
+}
 
 // beforeInstall reads what an installation has to know.
-func (m *Manager) beforeInstall(ctx context.Context) (db *database, from sources, err error) {
+func (m *Manager) beforeInstall(ctx context.Context) (db *database, folder string, err error) {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() (err error) {
 		db, err = m.database(ctx, "apt-before")
 		return err
 	})
-	group.Go(func() error {
-		output, err := m.output(ctx, "apt-repositories", "list the repositories", "apt-get indextargets",
-			"apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages")
-		for _, line := range lines(output) {
-			if strings.HasPrefix(line, "file:") {
-				from = usesFiles
-			}
-		}
+	group.Go(func() (err error) {
+		folder, err = m.folder(ctx)
 		return err
 	})
-	return db, from, group.Wait()
+	return db, folder, group.Wait()
 }
 
-func (m *Manager) installCommand(req *request, targets []packages.Target, from sources) []string {
+// installNamed runs the transaction. Apt must not download in it. Told so, it fails
+// before it begins if a package comes from a repository on the host's own disk,
+// from where it takes files without downloading them: then it is told nothing, and
+// asked first whether all other files are there.
+func (m *Manager) installNamed(ctx context.Context, req *request, named []packages.Target) (packages.Result, error) {
 	argv := append([]string{"apt-get"}, installOptions(req.reinstall)...)
-	if from == usesNetwork {
-		argv = append(argv, "--no-download")
-	}
 	argv = append(argv, transactionOptions()...)
-	return append(append(argv, "install", "--"), req.arguments(targets)...)
+	names := append([]string{"install", "--"}, req.arguments(named)...)
+	result, err := m.transaction(ctx, "apt-install", installTool, slices.Concat(argv, []string{"--no-download"}, names))
+	if err == nil {
+		return result, nil
+	}
+	r, refusal := asRefused(err)
+	if command := new(packages.CommandError); !errors.As(err, &command) && !(refusal && r.missingFiles) {
+		return result, req.explain(err, named)
+	}
+	needed, locateErr := m.locate(ctx, req, named)
+	if locateErr != nil {
+		return result, req.explain(locateErr, named)
+	}
+	if err := req.notOnDisk(needed, named); err != nil {
+		return result, err
+	}
+	if len(needed) == 0 {
+		return result, req.explain(err, named)
+	}
+	result, err = m.transaction(ctx, "apt-install-local", installTool, append(argv, names...))
+	return result, req.explain(err, named)
+}
+
+// notOnDisk is the refusal of targets whose files are not there; nil if all are.
+func (req *request) notOnDisk(needed []location, targets []packages.Target) error {
+	remote := slices.DeleteFunc(slices.Clone(needed), location.local)
+	if len(remote) == 0 {
+		return nil
+	}
+	refusal := &packages.RefusedError{Detail: remote[0].name + " " + remote[0].version + " is not on disk: download it first"}
+	for _, t := range targets {
+		if slices.ContainsFunc(remote, func(l location) bool { return req.isFile(&t, l.file) }) {
+			refusal.Targets = append(refusal.Targets, packages.Failure{Target: t, Message: "its file is not on disk"})
+		}
+	}
+	return refusal
+}
+
+// explain makes apt's refusal one of targets; other errors stay what they are.
+func (req *request) explain(err error, targets []packages.Target) error {
+	r, is := asRefused(err)
+	if !is {
+		return err
+	}
+	named, _ := r.of(req.db, targets)
+	return &packages.RefusedError{Targets: named, Detail: r.detail}
 }
 
 // conffileOptions keep a configuration file that an administrator has changed, and
@@ -136,48 +166,4 @@ func (m *Manager) transaction(ctx context.Context, name, tool string, argv []str
 		return nil
 	})
 	return result, err
-}
-
-// onDisk refuses to install where a file would have to come from the network. It
-// is for hosts where apt itself cannot be told so.
-func (m *Manager) onDisk(ctx context.Context, req *request, targets []packages.Target) error {
-	needed, err := m.locate(ctx, req, targets)
-	if err != nil {
-		return m.explain(ctx, req, targets, err)
-	}
-	return req.notOnDisk(needed, targets)
-}
-
-// notOnDisk is the refusal of targets whose files are not there; nil if all are.
-func (req *request) notOnDisk(needed []location, targets []packages.Target) error {
-	needed = slices.DeleteFunc(needed, location.local)
-	if len(needed) == 0 {
-		return nil
-	}
-	refusal := &packages.RefusedError{Detail: needed[0].name + " " + needed[0].version + " is not on disk: download it first"}
-	for _, t := range targets {
-		if slices.ContainsFunc(needed, func(l location) bool { return req.isFile(&t, l.file) }) {
-			refusal.Targets = append(refusal.Targets, packages.Failure{Target: t, Message: "its file is not on disk"})
-		}
-	}
-	return refusal
-}
-
-// explain makes apt's refusal one of targets.
-func (m *Manager) explain(ctx context.Context, req *request, targets []packages.Target, err error) error {
-	r, is := asRefused(err)
-	if !is {
-		return err
-	}
-	if r.missingFiles {
-		needed, err := m.locate(ctx, req, targets)
-		if err != nil {
-			return err
-		}
-		if err := req.notOnDisk(needed, targets); err != nil {
-			return err
-		}
-	}
-	named, _ := r.of(req.db, targets)
-	return &packages.RefusedError{Targets: named, Detail: r.detail}
 }

@@ -47,11 +47,14 @@ func (d *database) kernels() map[release]string {
 	return found
 }
 
-// kernelPackages are the names of the installed packages with the kernel of a release.
+// kernelPackages are the names of the installed packages with the kernel of a
+// release, and that of the package through which the host gets new releases of its
+// flavour, such as "linux-image-amd64".
 func (d *database) kernelPackages(of release) (names []string) {
 	for i := range d.packages {
-		if r, is := d.packages[i].kernel(); is && r == of {
-			names = append(names, d.packages[i].name)
+		p := &d.packages[i]
+		if r, is := p.kernel(); is && r == of || p.status == "installed" && p.name == kernelImage+of.flavour {
+			names = append(names, p.name)
 		}
 	}
 	return names

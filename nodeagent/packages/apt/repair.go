@@ -104,5 +104,9 @@ func (m *Manager) repaired(ctx context.Context, before *database) (packages.Repa
 		}
 	}
 	slices.Sort(repair.Packages)
-	return repair, m.clear(ctx, after, mended)
+	folder, err := m.folder(ctx)
+	if err != nil {
+		return packages.Repair{}, err
+	}
+	return repair, m.clear(ctx, folder, after, mended)
 }

@@ -58,6 +58,8 @@ func parseReport(result packages.Result) report {
 				continue
 			}
 			c.name, c.file = f.name, f
+		} else if _, _, ok := parseName(c.name); !ok {
+			continue
 		}
 		c.message = join(said.before(match[1]), match[2])
 		r.culprits = append(r.culprits, c)
