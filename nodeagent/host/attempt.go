@@ -162,6 +162,8 @@ type InterruptedError struct {
 	Reason  string
 	// NotStarted: it did nothing at all.
 	NotStarted bool
+	// Transaction is that of packages.Command.
+	Transaction bool
 }
 
 func (e *InterruptedError) Error() string {

@@ -277,15 +277,17 @@ func testCommands(t *testing.T, h *Host) {
 		}
 		for name, bootID := range map[string]string{"same-boot": boot, "power-cut": "another"} {
 			c := shell("lost", "echo again")
+			c.Transaction = bootID != boot // all else is simply done again after a power cut
 			_, err := newAttempt(h.Path(runDir, name, "test", "0004-lost"), "", record{
 				Name: c.Name, Argv: c.Argv, Unit: "nodepatch-test-lost-0.service", BootID: bootID, Started: time.Now().Add(-time.Hour),
+				Transaction: c.Transaction,
 			})
 			if err != nil {
 				t.Fatal(err)
 			}
 			s := session(t, h, name)
 			var interrupted *InterruptedError
-			if _, err := s.Run(context.Background(), c); !errors.As(err, &interrupted) {
+			if _, err := s.Run(context.Background(), c); !errors.As(err, &interrupted) || interrupted.Transaction != c.Transaction {
 				t.Errorf("%s: error is %v, want an InterruptedError", name, err)
 			}
 			if r := run(t, s, c); string(r.Stdout) != "again\n" {

@@ -62,11 +62,11 @@ func (h *Host) Session(operation, step string) (*Session, error) {
 	return s, nil
 }
 
-// Resumes says whether an earlier agent started a command in this step that was not attached to yet.
+// Resumes says whether an earlier agent started a transaction in this step that was not attached to yet.
 func (s *Session) Resumes() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return len(s.leftover) > 0
+	return slices.ContainsFunc(s.leftover, func(a *attempt) bool { return a.Transaction })
 }
 
 // Discard kills what an earlier agent left running in this step and forgets its results. It is for steps that are
@@ -128,11 +128,15 @@ func (s *Session) Run(ctx context.Context, c packages.Command) (packages.Result,
 // starts is how often a command is started that ended before it began, as happens when systemd executes itself anew.
 const starts = 3
 
-// attach takes the newest command of an earlier agent that is the same as c.
+// attach takes the newest command of an earlier agent that is the same as c. Of an earlier boot only a transaction counts: all
+// else is harmless to repeat, and would answer from the past.
 func (s *Session) attach(c packages.Command) *attempt {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for i, a := range slices.Backward(s.leftover) {
+		if a.BootID != s.boot && !a.Transaction {
+			continue
+		}
 		if a.Name == c.Name && slices.Equal(a.Argv, c.Argv) {
 			s.leftover = slices.Delete(s.leftover, i, i+1)
 			return a
@@ -216,7 +220,7 @@ func (s *Session) wait(ctx context.Context, a *attempt) (packages.Result, error)
 			return s.result(a, code)
 		}
 		if a.BootID != s.boot {
-			return packages.Result{}, &InterruptedError{Command: a.Name, Reason: "the node went down while it ran"}
+			return packages.Result{}, &InterruptedError{Command: a.Name, Reason: "the node went down while it ran", Transaction: a.Transaction}
 		}
 		if askNow || time.Since(asked) >= stateEvery {
 			askNow, asked = false, time.Now()
@@ -256,14 +260,10 @@ func (s *Session) ended(ctx context.Context, a *attempt, reason string) (package
 		reason += "; " + err.Error()
 	}
 	started, err := a.started()
-	return packages.Result{}, &InterruptedError{Command: a.Name, Reason: reason, NotStarted: !started && err == nil}
+	return packages.Result{}, &InterruptedError{Command: a.Name, Reason: reason, NotStarted: !started && err == nil, Transaction: a.Transaction}
 }
 
 func (s *Session) result(a *attempt, code int) (packages.Result, error) {
-	if a.BootID != s.boot && !a.Transaction {
-		// The status was synced, the output was not.
-		return packages.Result{}, &InterruptedError{Command: a.Name, Reason: "the node went down before its output was read"}
-	}
 	stdout, err := a.output("stdout")
 	if err != nil {
 		return packages.Result{}, err

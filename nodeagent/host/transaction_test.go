@@ -95,8 +95,8 @@ func testTransaction(t *testing.T, h *Host) {
 	})
 
 	t.Run("what it printed is believed after a reboot that waited for it", func(t *testing.T) {
-		c := transaction("", "")
-		for name, is := range map[string]bool{"believed": true, "doubted": false} {
+		c := shell("transaction", "echo again")
+		for name, is := range map[string]bool{"believed": true, "done-again": false} {
 			c.Transaction = is
 			a, err := newAttempt(h.Path(runDir, name, "test", "0001-transaction"), "", record{
 				Name: c.Name, Argv: c.Argv, BootID: "another", Started: time.Now().Add(-time.Hour), Transaction: is,
@@ -109,9 +109,9 @@ func testTransaction(t *testing.T, h *Host) {
 					t.Fatal(err)
 				}
 			}
-			r, err := session(t, h, name).Run(context.Background(), c)
-			if is && (err != nil || r.ExitCode != 100 || string(r.Stdout) != "said\n") || !is && err == nil {
-				t.Errorf("%s: %+v, %v", name, r, err)
+			r := run(t, session(t, h, name), c)
+			if is && (r.ExitCode != 100 || string(r.Stdout) != "said\n") || !is && string(r.Stdout) != "again\n" {
+				t.Errorf("%s: %+v", name, r)
 			}
 		}
 	})

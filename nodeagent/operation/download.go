@@ -148,11 +148,11 @@ func downloadReason(err error) string {
 	return reason(err, v1alpha1.ReasonDownloadFailed)
 }
 
-// interruption is why a command was cut off, empty if err is something else.
-func interruption(err error) string {
+// interruption is the error of a command that was cut off, nil if err is something else.
+func interruption(err error) *host.InterruptedError {
 	var cut *host.InterruptedError
 	if errors.As(err, &cut) {
-		return cut.Reason
+		return cut
 	}
-	return ""
+	return nil
 }

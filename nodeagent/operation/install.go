@@ -137,7 +137,7 @@ func (w *Worker) react(d *deployment, part string, positions []int, batch []*ite
 			left = append(left, i)
 		}
 	}
-	if len(left) == 0 && (err == nil || interruption(err) == "") {
+	if len(left) == 0 && interruption(err) == nil {
 		return
 	}
 	progress := len(left) < len(batch)
@@ -145,17 +145,21 @@ func (w *Worker) react(d *deployment, part string, positions []int, batch []*ite
 		refused     *packages.RefusedError
 		interrupted *packages.InterruptedDatabaseError
 	)
-	switch why := interruption(err); {
+	switch cut := interruption(err); {
 	case errors.Is(err, errTakenBack), errors.As(err, new(*stopError)):
 		d.enqueue(positions, false) // it ended while it waited for a lock
-	case why != "":
-		w.append(patchlog.TransactionInterrupted(now, w.run(), w.Node, part, why))
-		d.Mending = "a transaction was cut off"
+	case cut != nil:
+		if cut.Transaction {
+			w.append(patchlog.TransactionInterrupted(now, w.run(), w.Node, part, cut.Reason))
+			d.Mending = "a transaction was cut off"
+		}
 		if d.Cuts++; d.Cuts >= maxCuts {
-			d.Obstacle = &finding{Reason: v1alpha1.ReasonInterrupted, Message: fmt.Sprintf("%d transactions were cut off: %s", d.Cuts, why), Time: now}
+			d.Obstacle = &finding{Reason: v1alpha1.ReasonInterrupted, Message: fmt.Sprintf("%d transactions were cut off: %s", d.Cuts, cut.Reason), Time: now}
 		}
 		d.enqueue(positions, false)
 	case errors.As(err, &interrupted) && d.Cuts < maxCuts:
+		// Dpkg was killed under apt, or another program's dpkg was.
+		w.append(patchlog.TransactionInterrupted(now, w.run(), w.Node, part, interrupted.Detail))
 		d.Cuts++
 		d.Mending = interrupted.Error()
 		d.enqueue(positions, false)

@@ -44,6 +44,8 @@ func (w *Worker) showProgress() (say func(reason, message string), done func()) 
 				showing = true
 			case latest = <-changes:
 			}
+			// A deployment costs more than its writes, and people watch it.
+			showing = showing || latest.step != v1alpha1.StepScanning
 			if !showing || latest == shown {
 				continue
 			}

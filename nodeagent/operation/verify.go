@@ -15,6 +15,7 @@ func (w *Worker) verify(life, ctx context.Context) (goOn bool) {
 		w.failed(v1alpha1.ReasonHostUnavailable, err.Error())
 		return false
 	}
+	w.say("", "Looking what is still missing")
 	began := time.Now()
 	found, manager, err := w.look(life, stepVerify)
 	if detached(life) {

@@ -182,13 +182,13 @@ var _ = Describe("On a bad day, a scan", func() {
 	}, SpecTimeout(5*time.Minute))
 
 	It("is refused with a reason that says what to do", func(ctx SpecContext) {
-		applyManifest(ctx, `{"apiVersion": "nodepatch.io/v1alpha1", "kind": "PatchTask", "metadata": {"name": "deploys"},
-			"spec": {"policy": "everything", "template": {"action": "Deploy"}}}`)
+		applyManifest(ctx, `{"apiVersion": "nodepatch.io/v1alpha1", "kind": "PatchTask", "metadata": {"name": "nowhere"},
+			"spec": {"policy": "everything", "template": {"action": "Scan"}, "nodeSelector": {"matchLabels": {"pool": "none"}}}}`)
 		task := &v1alpha1.PatchTask{}
-		task.Name = "deploys"
+		task.Name = "nowhere"
 		finish(ctx, task)
 		Expect(task.Status.Phase).To(Equal(v1alpha1.TaskFailed))
-		Expect(kubectl(ctx, "get", "patchtask", "deploys")).To(ContainSubstring("Scan"))
+		Expect(kubectl(ctx, "get", "patchtask", "nowhere")).To(ContainSubstring("The task's nodeSelector selects none of the 2 nodes"))
 		out, err := tryKubectl(ctx, "create", "-f", manifestFile(`{"apiVersion": "nodepatch.io/v1alpha1", "kind": "PatchTask",
 			"metadata": {"name": "both"}, "spec": {"policy": "everything", "task": "scan", "template": {"action": "Scan"}}}`))
 		Expect(err).To(HaveOccurred())

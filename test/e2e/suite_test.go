@@ -64,7 +64,6 @@ var _ = BeforeSuite(func(ctx SpecContext) {
 	machines, err = cluster.Start(ctx, cluster.Options{Dir: filepath.Join(checkout, "bin", "e2e"), Machines: 2, Log: GinkgoWriter})
 	Expect(err).NotTo(HaveOccurred())
 	DeferCleanup(func(ctx SpecContext) { Expect(machines.Stop(ctx)).To(Succeed()) }, NodeTimeout(2*time.Minute))
-	DeferCleanup(describeFailure)
 	Expect(machines.LoadImage(ctx, tar)).To(Succeed())
 
 	scheme := runtime.NewScheme()
@@ -179,6 +178,8 @@ func lead(ctx context.Context, node string) {
 		g.Expect(on).To(Equal(node), "the node of the manager that leads")
 	}).Should(Succeed())
 }
+
+var _ = JustAfterEach(describeFailure, NodeTimeout(time.Minute))
 
 // describeFailure shows the whole story of a failed spec, as a person would ask for it.
 func describeFailure(ctx SpecContext) {
