@@ -118,7 +118,17 @@ func (m *Manager) run(ctx context.Context, purpose string, c packages.Command) (
 			return err
 		}
 		if held := lockHeld(result); held != nil {
-			return held
+			if dropped, err := m.dropStale(ctx, held); err != nil {
+				return err
+			} else if !dropped {
+				return held
+			}
+			if result, err = m.runner.Run(ctx, c); err != nil {
+				return err
+			}
+			if held := lockHeld(result); held != nil {
+				return held
+			}
 		}
 		if result.ExitCode == 0 {
 			return nil

@@ -130,6 +130,11 @@ func (m *Manager) round(ctx context.Context, purpose string, d *download) (again
 		return false, nil
 	}
 	failures := parseTransfers(d.result.Stdout, d.result.Stderr, d.plan)
+	for _, transfer := range failures {
+		if err := m.noRoom(ctx, transfer.reason); err != nil {
+			return false, fmt.Errorf("%s: %w", purpose, err)
+		}
+	}
 	progress, outage := false, false
 	for failed, transfer := range failures {
 		if _, known := d.failures[failed]; !known {

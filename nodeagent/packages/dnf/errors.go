@@ -60,7 +60,8 @@ func diskFull(result packages.Result) *packages.DiskFullError {
 			return &packages.DiskFullError{Path: path, Detail: strings.TrimSpace(string(found[0]))}
 		}
 		for line := range strings.Lines(string(text)) {
-			if strings.Contains(line, "No space left on device") {
+			// curl's number is for data that it cannot write.
+			if strings.Contains(line, "No space left on device") || strings.Contains(line, "Curl error (23)") {
 				return &packages.DiskFullError{Path: fullPath(line), Detail: strings.TrimSpace(line)}
 			}
 		}

@@ -74,17 +74,25 @@ func (m *Manager) interrupted(ctx context.Context) (bool, error) {
 	return parseInterrupted(result.Stdout), nil
 }
 
-// parseInterrupted reads "dnf history info": a transaction without an end has no
-// line "End time", and "** Aborted **" for its result.
+// parseInterrupted reads "dnf history info". Of a transaction that was cut off, dnf
+// knows no state of the database at its end. Its result does not say so: it is
+// a failure like others in some versions, and aborted in others.
+//
+//	Begin rpmdb    : 0559206a883d6c9b7160acba8e567a99e9d5c3d5d451fc5031c3c0db52cdf7dd
+//	End time       : Thu Jan  1 00:00:00 1970 (-1795412133 seconds)
+//	End rpmdb      :  **
 func parseInterrupted(output []byte) bool {
-	aborted := false
+	begun, ended := false, false
 	for line := range strings.Lines(string(output)) {
 		key, value, _ := strings.Cut(line, ":")
-		if strings.TrimSpace(key) == "Return-Code" {
-			aborted = strings.Contains(value, "Aborted")
+		switch strings.TrimSpace(key) {
+		case "Begin rpmdb":
+			begun = true
+		case "End rpmdb":
+			ended = strings.Trim(value, " *\r\n") != ""
 		}
 	}
-	return aborted
+	return begun && !ended
 }
 
 // reinstall installs packages again whose files are in the cache, and returns them.

@@ -56,7 +56,7 @@ func Reboot(files fs.FS, installed *Installed) (packages.Kernel, packages.Reboot
 		require(fmt.Sprintf("kernel %s is installed, %s is running", kernel.NewestInstalled, kernel.Running))
 	}
 
-	booted, err := bootTime(files)
+	booted, err := BootTime(files)
 	if err != nil {
 		unknown(err)
 	}
@@ -85,9 +85,9 @@ func (s *Installed) since(t time.Time, names []string) []string {
 	return found
 }
 
-// bootTime is when the host was booted, by the clock that it has now: the clock
+// BootTime is when the host was booted, by the clock that it has now: the clock
 // by which rpm writes down when it installed a package (proc(5), /proc/stat).
-func bootTime(files fs.FS) (time.Time, error) {
+func BootTime(files fs.FS) (time.Time, error) {
 	const purpose = "read when the host was booted"
 	text, err := fs.ReadFile(files, "proc/stat")
 	if err != nil {
