@@ -99,7 +99,8 @@ func stopServer() error {
 // the manager would have made.
 type node struct {
 	*roots.Layer
-	t      *testing.T
+	t      *testing.T // the one that is told what is wrong, also a subtest
+	owner  *testing.T // what is started ends with it
 	name   string
 	client client.Client
 	api    *gateway
@@ -113,7 +114,7 @@ func newNode(t *testing.T) *node {
 	t.Helper()
 	roots.Require(t, roots.Supported())
 	s := startServer(t)
-	n := &node{t: t, name: strings.ToLower(strings.NewReplacer("/", "-", "_", "-").Replace(t.Name())), mirror: &gate{}}
+	n := &node{t: t, owner: t, name: strings.ToLower(strings.NewReplacer("/", "-", "_", "-").Replace(t.Name())), mirror: &gate{}}
 	root, err := roots.Debian(t.Context(), t.Output())
 	if err != nil {
 		t.Fatal(err)
@@ -297,7 +298,7 @@ func (n *node) start() *agent {
 	}
 	n.probe = listener.Addr().String()
 	_ = listener.Close()
-	kubeconfig := filepath.Join(n.t.TempDir(), "kubeconfig")
+	kubeconfig := filepath.Join(n.owner.TempDir(), "kubeconfig")
 	content := fmt.Sprintf(`{"apiVersion":"v1","kind":"Config","current-context":"a","contexts":[{"name":"a","context":{"cluster":"a"}}],`+
 		`"clusters":[{"name":"a","cluster":{"server":%q,"certificate-authority-data":%q}}]}`, n.api.URL,
 		base64.StdEncoding.EncodeToString(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: n.api.Certificate().Raw})))
@@ -311,10 +312,10 @@ func (n *node) start() *agent {
 		n.t.Fatal(err)
 	}
 	go func() { _ = a.Wait(); close(a.ended) }()
-	n.t.Cleanup(func() {
+	n.owner.Cleanup(func() {
 		a.kill()
-		if n.t.Failed() {
-			n.t.Logf("The agent said:\n%s", a.log.String())
+		if n.owner.Failed() {
+			n.owner.Logf("The agent said:\n%s", a.log.String())
 		}
 	})
 	return a
