@@ -21,8 +21,8 @@ export CGO_ENABLED := 0
 ##@ The two that matter
 
 .PHONY: demo
-demo: ## Build all, boot two machines, install the operator, scan, and show what it found
-	hack/demo
+demo: ## Build all, boot two machines, install the operator, scan, patch, and show what it did
+	hack/demo/run
 
 .PHONY: test
 test: packages k8s ## Every test: unit, API, controllers, apt in real roots, the whole on real machines

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"os"
 	"os/signal"
@@ -26,7 +25,6 @@ import (
 	"github.com/nodepatch/nodepatch/nodeagent/kube"
 	"github.com/nodepatch/nodepatch/nodeagent/operation"
 	"github.com/nodepatch/nodepatch/nodeagent/packages"
-	"github.com/nodepatch/nodepatch/nodeagent/packages/apt"
 )
 
 // version is set by the linker.
@@ -164,14 +162,6 @@ func work(ctx context.Context, o options, h *host.Host, config *rest.Config, rea
 	logger.Info("Agent ends, commands on the host go on")
 	parts.Wait()
 	return nil
-}
-
-// detect returns the host's package manager.
-func detect(r packages.Runner, files fs.FS, locks packages.Locks) (packages.Manager, error) {
-	if apt.Installed(files) {
-		return apt.New(r, files, locks), nil
-	}
-	return nil, operation.ErrUnsupported
 }
 
 func restConfig(kubeconfig string) (*rest.Config, error) {
