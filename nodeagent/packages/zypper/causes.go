@@ -1,6 +1,7 @@
 package zypper
 
 import (
+	"cmp"
 	"regexp"
 	"slices"
 	"strconv"
@@ -108,29 +109,28 @@ func lockHeld(text string) *packages.LockHeldError {
 	return nil
 }
 
-// What zypper, libzypp and rpm say of a file system without room.
-var fullDisk = []*regexp.Regexp{
+// fullDisk are what zypper, libzypp and rpm say of a file system without room. The
+// path is the one that is meant where the words name none.
+var fullDisk = []struct {
+	words *regexp.Regexp
+	path  string
+}{
 	// rpm, before it unpacks: "installing package toy-1.1-1.noarch needs 30MB more space on the /big filesystem"
-	regexp.MustCompile(`needs [0-9.]+[KMGT]?i?B? more (?:space|inodes)? ?on the (\S+) filesystem`),
+	{regexp.MustCompile(`needs [0-9.]+[KMGT]?i?B? more (?:space|inodes)? ?on the (\S+) filesystem`), ""},
 	// libzypp, with a file that it has fetched: it gives no other cause.
-	regexp.MustCompile(`Can't hardlink/copy \S+ to (\S+)`),
+	{regexp.MustCompile(`Can't hardlink/copy \S+ to (\S+)`), ""},
 	// Any of them: "unpacking of archive failed on file /x;1: cpio: write failed - No space left on device"
-	regexp.MustCompile(`(?:(/[^\s;:]*)\S*.*)?No space left on device`),
-	regexp.MustCompile(`(?:(/[^\s;:]*)\S*.*)?Disk quota exceeded`),
-	// curl, below libzypp: its code 23 is a write that failed.
-	regexp.MustCompile(`(?:'(/[^']*)'.*)?(?:Write error|Failed writing (?:body|received data)|client returned ERROR on write)`),
+	{regexp.MustCompile(`(?:(/[^\s;:]*)\S*.*)?(?:No space left on device|Disk quota exceeded)`), "a file system"},
+	// curl, which writes to where libzypp keeps what is being fetched.
+	{regexp.MustCompile(`(?:Write error|Failed writing (?:body|received data))()`), "/var/tmp"},
 }
 
 // diskFull reads that a file system has no room; nil if nothing says so.
 func diskFull(text string) *packages.DiskFullError {
 	for line := range strings.Lines(text) {
-		for _, pattern := range fullDisk {
-			if found := pattern.FindStringSubmatch(line); found != nil {
-				full := &packages.DiskFullError{Path: found[1], Detail: oneLine(line)}
-				if full.Path == "" {
-					full.Path = "a path that is not named"
-				}
-				return full
+		for _, full := range fullDisk {
+			if found := full.words.FindStringSubmatch(line); found != nil {
+				return &packages.DiskFullError{Path: cmp.Or(found[1], full.path), Detail: oneLine(line)}
 			}
 		}
 	}
@@ -144,7 +144,7 @@ func unreachable(reason string) bool {
 	for _, words := range []string{
 		"Connection failed", "Failed to connect", "Couldn't connect", "Could not connect", "Connection refused",
 		"Could not resolve", "Couldn't resolve", "Unable to resolve", "Temporary failure in name resolution",
-		"Timeout exceeded", "Timeout reached", "Operation timed out", "Connection timed out", "timed out", "Network is unreachable",
+		"it was not fetched within", "Timeout exceeded", "Timeout reached", "Permission to access", "Login failed", "Operation timed out", "Connection timed out", "timed out", "Network is unreachable",
 		"No route to host", "Empty reply from server", "Recv failure", "Send failure", "Connection reset",
 		"Server returned nothing", "transfer closed", "SSL connect error", "SSL certificate problem", "Proxy CONNECT aborted",
 		"Bad Gateway", "Service Unavailable", "Gateway Time", "HTTP response: 5", "returned error: 5",

@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/nodepatch/nodepatch/nodeagent/packages"
 )
@@ -60,7 +61,7 @@ func (m *Manager) Download(ctx context.Context, targets []packages.Target) (pack
 	if err != nil {
 		return packages.Download{}, err
 	}
-	f := &fetch{manager: m, repos: repos, faults: map[packages.Target]string{}}
+	f := &fetch{manager: m, repos: repos, faults: map[packages.Target]string{}, limit: m.limits.download(needed.bytes)}
 	if err := f.all(ctx, missing); err != nil {
 		return packages.Download{}, err
 	}
@@ -98,6 +99,7 @@ func (r *repositories) missing(m *Manager, all []packages.Target) ([]packages.Ta
 type fetch struct {
 	manager *Manager
 	repos   []string
+	limit   time.Duration // of a batch
 	// faults are why packages were not fetched, in zypper's words.
 	faults map[packages.Target]string
 	// server is one of the faults of the last batch that are the server's, and
@@ -107,8 +109,8 @@ type fetch struct {
 	bytes   int64
 }
 
-// batch is how many packages zypper is asked for at once. libzypp waits for each
-// file of a server that hangs, so that the rest is given up after one batch.
+// batch is how many packages zypper is asked for at once. If a server fails with
+// all of a batch, the rest is given up.
 const batch = 16
 
 // all fetches the packages.
@@ -124,7 +126,7 @@ func (f *fetch) all(ctx context.Context, wanted []packages.Target) error {
 		var a *answer
 		err := f.manager.locks.Retry(ctx, f.manager.files, func() (err error) {
 			a, err = f.manager.run(ctx, &command{
-				name: "zypper-download", purpose: "download packages", timeout: downloadTimeout, repositories: f.repos,
+				name: "zypper-download", purpose: "download packages", limit: f.limit, repositories: f.repos,
 				verb: "download", arguments: capabilities(targets),
 			})
 			return err
@@ -203,6 +205,9 @@ func (f *fetch) read(a *answer, targets []packages.Target) error {
 	for _, t := range targets {
 		switch {
 		case fetched[t]:
+		case a.late():
+			f.server = fmt.Sprintf("it was not fetched within %s", f.limit)
+			f.faults[t] = f.server
 		case len(said[t]) > 0:
 			f.faults[t] = oneLine(strings.Join(said[t], "\n"))
 			if unreachable(f.faults[t]) {

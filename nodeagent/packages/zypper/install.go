@@ -118,10 +118,6 @@ func parseInstall(a *answer, installs []packages.Target) (packages.Install, erro
 			r.step(e)
 		case *message:
 			r.message(e)
-		case *fileConflictSummary:
-			if refused := e.refusal(installs); refused != nil {
-				return packages.Install{}, refused
-			}
 		}
 	}
 	install := packages.Install{Failed: r.failures(), Warned: r.warned}
@@ -184,6 +180,9 @@ func (r *report) step(p *progress) {
 }
 
 func (r *report) message(m *message) {
+	if strings.HasPrefix(strings.TrimSpace(m.Text), "Problem occurred during or after installation") {
+		r.current = nil // what follows is of the transaction, and no package's
+	}
 	if found := installationOf.FindStringSubmatch(strings.TrimSpace(m.Text)); found != nil && m.Type == "error" {
 		if t := r.find(found[1]); t != nil {
 			r.current = t
@@ -216,7 +215,9 @@ func (r *report) message(m *message) {
 
 // early are the scripts whose failure keeps a package from being installed; of
 // the others rpm only warns.
-func early(script string) bool { return script == "%pre" || script == "%prein" || script == "%pretrans" }
+func early(script string) bool {
+	return script == "%pre" || script == "%prein" || script == "%pretrans"
+}
 
 func (r *report) fail(t packages.Target) {
 	if !r.failed[t] {

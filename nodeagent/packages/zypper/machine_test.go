@@ -4,7 +4,7 @@ import (
 	"context"
 	"flag"
 	"fmt"
-	"net/http"
+	"net"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
@@ -270,8 +270,8 @@ type watcher struct {
 func (w *watcher) Run(ctx context.Context, c packages.Command) (packages.Result, error) {
 	w.mu.Lock()
 	w.commands = append(w.commands, c)
-	n := w.count(c.Name)
 	w.mu.Unlock()
+	n := w.count(c.Name)
 	result, err := w.next.Run(ctx, c)
 	if err != nil || w.dir == "" {
 		return result, err
@@ -287,6 +287,8 @@ func (w *watcher) Run(ctx context.Context, c packages.Command) (packages.Result,
 
 // count is how often commands of a name were run.
 func (w *watcher) count(name string) int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	n := 0
 	for _, c := range w.commands {
 		if c.Name == name {
@@ -296,19 +298,25 @@ func (w *watcher) count(name string) int {
 	return n
 }
 
-// hang is a server that takes connections and never answers.
+// hang is the address of a server that takes connections and never answers.
 func hang(tb testing.TB) string {
 	tb.Helper()
-	ended := make(chan struct{})
-	server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
-		select {
-		case <-ended:
-		case <-r.Context().Done():
-		}
-	}))
-	tb.Cleanup(func() {
-		close(ended)
-		server.Close()
-	})
-	return server.URL
+	// The kernel takes the connections, and nobody takes them from it.
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() { _ = listener.Close() })
+	return "http://" + listener.Addr().String()
+}
+
+// with is the same machine with other patience.
+func (m *machine) with(tb testing.TB, locks packages.Locks) *zypper.Manager {
+	tb.Helper()
+	files, err := os.OpenRoot(m.layer.Path)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() { _ = files.Close() })
+	return zypper.New(m.seen, files.FS(), locks)
 }

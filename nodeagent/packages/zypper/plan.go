@@ -27,6 +27,8 @@ type plan struct {
 	upgraded, added []packages.Target
 	// removed are gone afterwards, with no other edition in their place.
 	removed []packages.Target
+	// bytes are to be downloaded for it.
+	bytes int64
 	// unwanted are what must not be, such as a package that gets an older edition.
 	unwanted []string
 }
@@ -40,7 +42,7 @@ func parsePlan(a *answer) (*plan, error) {
 	if !found {
 		return nil, notUnderstood(a.command.tool(), 0, "", "it has no <install-summary>")
 	}
-	p := &plan{}
+	p := &plan{bytes: summary.DownloadSize}
 	for _, s := range summary.Sections {
 		name := s.XMLName.Local
 		for _, sv := range s.Solvables {
@@ -97,14 +99,14 @@ func (m *Manager) plan(ctx context.Context, repos []string, targets []packages.T
 		name: "zypper-plan", purpose: "plan the installation", repositories: repos,
 		verb: "install", options: append([]string{"--dry-run"}, installOptions...), arguments: capabilities(targets),
 	}
-	a, err := m.ask(ctx, c, exitZYpp, exitNotFound, exitReboot)
+	a, err := m.ask(ctx, c, exitZYpp, exitCommit, exitNotFound, exitReboot)
 	if err != nil {
 		return nil, err
 	}
 	if refused := a.refusal(targets); refused != nil {
 		return nil, fmt.Errorf("%s: %w", c.purpose, refused)
 	}
-	if a.exit == exitZYpp || a.exit == exitNotFound {
+	if a.exit != exitOK && a.exit != exitReboot {
 		return nil, fmt.Errorf("%s: %w", c.purpose, a.failure())
 	}
 	p, err := parsePlan(a)
@@ -176,6 +178,11 @@ func (m *Manager) replaced(ctx context.Context, repos []string, old packages.Tar
 func (a *answer) refusal(targets []packages.Target) *packages.RefusedError {
 	var reasons []string
 	switch a.exit {
+	case exitCommit:
+		// The files of packages that are in the cache are compared in a plan too.
+		if summary, found := find[fileConflictSummary](a); found {
+			return summary.refusal(targets)
+		}
 	case exitNotFound:
 		// "Package 'toy.noarch=1.2-1' not found.", "No provider of 'toy.noarch=1.2-1' found."
 		reasons = a.texts("error")

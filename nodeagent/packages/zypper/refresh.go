@@ -9,35 +9,63 @@ import (
 	"github.com/nodepatch/nodepatch/nodeagent/packages"
 )
 
-// Refresh fetches the metadata of all enabled repositories. One that fails keeps
-// its older metadata, of which a scan then works, and with which zypper ends all
-// its other commands with exit status 0.
+// Refresh fetches the metadata of all enabled repositories, one after the other,
+// so that one that hangs does not keep the others from being refreshed. One that
+// fails keeps its older metadata, by which zypper then does all else, with exit
+// status 0.
 func (m *Manager) Refresh(ctx context.Context) (packages.Refresh, error) {
-	var refresh packages.Refresh
-	err := m.locks.Retry(ctx, m.files, func() (err error) {
-		refresh, err = m.refresh(ctx)
-		return err
-	})
-	return refresh, err
-}
-
-func (m *Manager) refresh(ctx context.Context) (packages.Refresh, error) {
-	a, err := m.run(ctx, &command{
-		name: "zypper-refresh", purpose: "refresh the repositories", timeout: refreshTimeout, network: true, verb: "refresh",
-	})
+	const purpose = "refresh the repositories"
+	r, err := m.repositories(ctx)
 	if err != nil {
 		return packages.Refresh{}, err
 	}
-	refresh, failures := parseRefresh(a)
-	switch {
-	case len(failures) > 0:
-		return refresh, fmt.Errorf("%s: %w", a.command.purpose, &packages.RefreshError{Failures: failures})
-	case a.exit == exitNoRepositories:
-		return refresh, nil // there is nothing to refresh, which it warns of
-	case a.exit != exitOK:
-		return refresh, fmt.Errorf("%s: %w", a.command.purpose, a.failure())
+	var refresh packages.Refresh
+	if len(r.all) == 0 {
+		refresh.Warnings = []string{"no repository is enabled (zypper repos)"}
+	}
+	var failures []packages.RepositoryFailure
+	for _, repo := range r.all {
+		var one packages.Refresh
+		var failed []packages.RepositoryFailure
+		err := m.locks.Retry(ctx, m.files, func() (err error) {
+			one, failed, err = m.refresh(ctx, &repo)
+			return err
+		})
+		if err != nil {
+			return refresh, fmt.Errorf("%s: %w", purpose, err)
+		}
+		refresh.Indexes += one.Indexes
+		refresh.Changed += one.Changed
+		refresh.Warnings = append(refresh.Warnings, one.Warnings...)
+		failures = append(failures, failed...)
+	}
+	if len(failures) > 0 {
+		return refresh, fmt.Errorf("%s: %w", purpose, &packages.RefreshError{Failures: failures})
 	}
 	return refresh, nil
+}
+
+// refresh fetches the metadata of one repository.
+func (m *Manager) refresh(ctx context.Context, repo *repository) (packages.Refresh, []packages.RepositoryFailure, error) {
+	a, err := m.run(ctx, &command{
+		name: "zypper-refresh", purpose: "refresh " + repo.Alias, limit: m.limits.refresh, network: true,
+		verb: "refresh", arguments: []string{repo.Alias},
+	})
+	if err != nil {
+		return packages.Refresh{}, nil, err
+	}
+	if a.late() {
+		f := packages.RepositoryFailure{Repository: repo.Alias, Unreachable: true, Reason: fmt.Sprintf("no answer within %s", m.limits.refresh)}
+		if len(repo.URLs) > 0 {
+			f.Repository = strings.TrimSpace(repo.URLs[0])
+		}
+		return packages.Refresh{Indexes: 1}, []packages.RepositoryFailure{f}, nil
+	}
+	refresh, failures := parseRefresh(a)
+	if len(failures) == 0 && a.exit != exitOK {
+		return refresh, nil, a.failure()
+	}
+	return refresh, failures, nil
 }
 
 // maxWarnings is how many of zypper's warnings are kept: one for each of a sane
@@ -58,7 +86,7 @@ var (
 func parseRefresh(a *answer) (packages.Refresh, []packages.RepositoryFailure) {
 	var refresh packages.Refresh
 	var failures []packages.RepositoryFailure
-	var errors []string // those since the last repository
+	var said []string // those since the last repository
 	for _, element := range a.elements {
 		switch e := element.(type) {
 		case *progress:
@@ -68,16 +96,16 @@ func parseRefresh(a *answer) (packages.Refresh, []packages.RepositoryFailure) {
 			}
 		case *message:
 			if found := skipped.FindStringSubmatch(e.Text); found != nil {
-				failures = append(failures, repositoryFailure(found[1], strings.Join(errors, "\n")))
+				failures = append(failures, repositoryFailure(found[1], strings.Join(said, "\n")))
 				refresh.Indexes++
-				errors = nil
+				said = nil
 				continue
 			}
 			switch {
 			case strings.HasSuffix(strings.TrimSpace(e.Text), "is up to date."):
 				refresh.Indexes++
 			case e.Type == "error":
-				errors = append(errors, e.Text)
+				said = append(said, e.Text)
 			case e.Type == "warning" && len(refresh.Warnings) < maxWarnings:
 				refresh.Warnings = append(refresh.Warnings, oneLine(e.Text))
 			}

@@ -29,7 +29,7 @@ func TestScan(t *testing.T) {
 	var old []rpmrepo.Package
 	for _, name := range []string{
 		"toy-security", "toy-critical", "toy-reboot", "toy-recommended", "toy-optional", "toy-strange", "toy-silent",
-		"toy-held", "toy-lonely", "toy-conflict", "toy-needs", "toy-current", "toy-source",
+		"toy-held", "toy-lonely", "toy-conflict", "toy-needs", "toy-current", "toy-source", "toy-vendor",
 	} {
 		old = append(old, rpmrepo.Good(name, "1.0-1"))
 	}
@@ -57,6 +57,7 @@ func TestScan(t *testing.T) {
 		rpmrepo.Good("toy-epoch", "2:1.0-1"), rpmrepo.Good("toy-source", "1.1-1"), rpmrepo.Good("toy-extra", "3.0-1"),
 		rpmrepo.Package{Name: "toy-lonely", Version: "1.1-1", Requires: []string{"toy-nowhere"}},
 		rpmrepo.Package{Name: "toy-conflict", Version: "1.1-1", Conflicts: []string{"toy-current"}},
+		rpmrepo.Package{Name: "toy-vendor", Version: "1.1-1", Vendor: "Somebody else"},
 		rpmrepo.Package{Name: "toy-needs", Version: "1.1-1", Requires: []string{"toy-extra >= 3"}},
 	)
 	m.newer(t, repo)
@@ -74,6 +75,7 @@ func TestScan(t *testing.T) {
 		"toy-needs":       {"1.0-1", "1.1-1", packages.Other, "", packages.Missing, ""},
 		"toy-held":        {"1.0-1", "1.1-1", packages.Security, "low", packages.Held, "TOY-2026-7"},
 		"toy-lonely":      {"1.0-1", "1.1-1", packages.Other, "", packages.KeptBack, ""},
+		"toy-vendor":      {"1.0-1", "1.1-1", packages.Other, "", packages.KeptBack, ""},
 		"toy-conflict":    {"1.0-1", "1.1-1", packages.Other, "", packages.KeptBack, ""},
 	}
 	scan := m.scan(t)

@@ -76,7 +76,9 @@ type (
 		URLs    []string `xml:"url"`
 	}
 	installSummary struct {
-		Sections []section `xml:",any"`
+		// DownloadSize is in bytes, without what is in the cache.
+		DownloadSize int64     `xml:"download-size,attr"`
+		Sections     []section `xml:",any"`
 	}
 	section struct {
 		XMLName   xml.Name

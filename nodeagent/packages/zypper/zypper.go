@@ -15,6 +15,7 @@ import (
 	"fmt"
 	"io/fs"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/nodepatch/nodepatch/nodeagent/packages"
@@ -26,6 +27,7 @@ type Manager struct {
 	runner packages.Runner
 	files  fs.FS
 	locks  packages.Locks
+	limits limits
 }
 
 var _ packages.Manager = (*Manager)(nil)
@@ -33,7 +35,7 @@ var _ packages.Manager = (*Manager)(nil)
 // New returns the zypper of the host on which runner runs its commands and whose
 // root directory is files. Absolute symbolic links in files need not work.
 func New(runner packages.Runner, files fs.FS, locks packages.Locks) *Manager {
-	return &Manager{runner: runner, files: files, locks: locks}
+	return &Manager{runner: runner, files: files, locks: locks, limits: defaultLimits()}
 }
 
 // Installed says whether the host whose root directory is files has zypper.
@@ -49,15 +51,30 @@ func Installed(files fs.FS) bool {
 // Name is "zypper".
 func (*Manager) Name() string { return "zypper" }
 
-// How long the commands may take at most. A scan takes a second or two; a host
-// that is out of memory or disk bandwidth may need a hundred times that. A
-// server that does not answer is given up by libzypp after 3 minutes for each
-// file (download.transfer_timeout in zypp.conf).
-const (
-	readTimeout     = 5 * time.Minute
-	refreshTimeout  = 30 * time.Minute
-	downloadTimeout = time.Hour
-)
+// readTimeout is how long a command may take that reads what is on the host. It
+// takes a second or two; a host that is out of memory or disk bandwidth may need
+// a hundred times that.
+const readTimeout = 5 * time.Minute
+
+// limits bound how long zypper may work where servers hang: libzypp waits without
+// an end for one that takes requests and does not answer them, whatever its
+// timeouts are set to (17.25 was seen to).
+type limits struct {
+	// refresh is for one repository.
+	refresh time.Duration
+	// least and rate bound the download of a batch: least, and the time that its
+	// bytes take at rate, in bytes a second.
+	least time.Duration
+	rate  int64
+}
+
+func defaultLimits() limits {
+	return limits{refresh: 10 * time.Minute, least: 10 * time.Minute, rate: 64 << 10}
+}
+
+func (l limits) download(bytes int64) time.Duration {
+	return l.least + time.Duration(bytes/l.rate)*time.Second
+}
 
 // Exit statuses that are not failures of the command as a whole, and those that
 // have an error of their own (zypper(8)).
@@ -78,7 +95,8 @@ const (
 type command struct {
 	// name labels it for the Runner, purpose is for people.
 	name, purpose string
-	timeout       time.Duration
+	// limit, if any, is how long it may use the network.
+	limit time.Duration
 	// network lets zypper refresh metadata before it does anything else.
 	network bool
 	// reads means that zypper changes nothing, and so needs no lock.
@@ -97,7 +115,13 @@ type command struct {
 func (c *command) tool() string { return "zypper " + c.verb }
 
 func (c *command) argv() []string {
-	argv := []string{"zypper", "--non-interactive", "--xmlout"}
+	var argv []string
+	if c.limit > 0 {
+		// Where a server hangs, zypper does not end with SIGTERM. What it has said
+		// until then is not lost in this way, and no zypper stays behind with the lock.
+		argv = []string{"timeout", "--foreground", "--kill-after=" + seconds(grace), seconds(c.limit)}
+	}
+	argv = append(argv, "zypper", "--non-interactive", "--xmlout")
 	if !c.network {
 		argv = append(argv, "--no-refresh")
 	}
@@ -110,6 +134,23 @@ func (c *command) argv() []string {
 		argv = append(append(argv, "--"), c.arguments...)
 	}
 	return argv
+}
+
+// grace is how long a zypper whose time is over may take to end by itself.
+const grace = 3 * time.Second
+
+func seconds(d time.Duration) string { return strconv.FormatFloat(d.Seconds(), 'f', -1, 64) }
+
+// timeout is the Runner's limit, which is reached only if zypper's own is not kept.
+func (c *command) timeout() time.Duration {
+	switch {
+	case c.transaction:
+		return 0
+	case c.limit > 0:
+		return c.limit + time.Minute
+	default:
+		return readTimeout
+	}
 }
 
 // environment makes the tools speak one language and never wait for a lock:
@@ -132,13 +173,19 @@ type answer struct {
 	command  *command
 }
 
+// late says whether the command was ended because its limit was over: what it
+// said is not whole then. The exit statuses are those of timeout(1).
+func (a *answer) late() bool {
+	return a.command.limit > 0 && (a.exit == 124 || a.exit == 128+9)
+}
+
 // run runs one command of zypper. It returns an error where zypper did not begin
 // with what it was asked for: a lock, a broken database, an output that is none.
 // An exit status is the caller's to judge, with failure for those that it does
 // not know.
 func (m *Manager) run(ctx context.Context, c *command) (*answer, error) {
 	result, err := m.runner.Run(ctx, packages.Command{
-		Name: c.name, Argv: c.argv(), Env: c.environment(), Timeout: c.timeout, Transaction: c.transaction,
+		Name: c.name, Argv: c.argv(), Env: c.environment(), Timeout: c.timeout(), Transaction: c.transaction,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", c.purpose, err)
@@ -147,6 +194,7 @@ func (m *Manager) run(ctx context.Context, c *command) (*answer, error) {
 	a.elements, err = parseStream(c.tool(), result.Stdout)
 	switch {
 	case err == nil:
+	case a.late():
 	case c.transaction:
 		// What scripts print is in it, and may be anything. What was understood up
 		// to there says why packages failed; what is installed is asked elsewhere.
@@ -164,7 +212,7 @@ func (m *Manager) run(ctx context.Context, c *command) (*answer, error) {
 
 // ask runs a command that only reads, and must end with one of the exit statuses.
 func (m *Manager) ask(ctx context.Context, c *command, exits ...int) (*answer, error) {
-	c.reads, c.timeout = true, readTimeout
+	c.reads = true
 	a, err := m.run(ctx, c)
 	if err != nil {
 		return nil, err
