@@ -54,7 +54,8 @@ type PatchRetryStatus struct {
 	// +optional
 	// +kubebuilder:validation:Minimum=0
 	Sequence int64 `json:"sequence,omitempty"`
-	// clears is how often counts were cleared here.
+	// clears is how often nodepatch.io/clear-retries was answered here, also
+	// where there was nothing to clear.
 	// +optional
 	// +kubebuilder:validation:Minimum=0
 	Clears int64 `json:"clears,omitempty"`

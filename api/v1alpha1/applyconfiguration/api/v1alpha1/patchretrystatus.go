@@ -21,7 +21,8 @@ type PatchRetryStatusApplyConfiguration struct {
 	// a failure that is sent twice is counted once, also if its count was
 	// cleared in between.
 	Sequence *int64 `json:"sequence,omitempty"`
-	// clears is how often counts were cleared here.
+	// clears is how often nodepatch.io/clear-retries was answered here, also
+	// where there was nothing to clear.
 	Clears *int64 `json:"clears,omitempty"`
 	// handled remembers the tokens of buttons that were pressed.
 	Handled *HandledButtonsApplyConfiguration `json:"handled,omitempty"`
