@@ -1,9 +1,12 @@
-// Package apt finds what is missing on a Debian or Ubuntu host.
+// Package apt finds what is missing on a Debian or Ubuntu host, and installs it.
 //
 // Nothing is resolved here: the plan is that of "apt-get upgrade", which is
-// asked in the way that it answers fastest and in full. Four commands make a
+// asked in the way that it answers fastest and in full. A few commands make a
 // scan; their output is parsed strictly, because a list that is too short looks
 // like a host that is well patched.
+//
+// What apt-get prints while it downloads and installs is read for reasons alone.
+// Which files are there is asked of apt, and which packages are installed of dpkg.
 package apt
 
 import (
@@ -80,6 +83,8 @@ func (m *Manager) run(ctx context.Context, name, purpose string, timeout time.Du
 	}
 	return result, nil
 }
+
+func wrap(purpose string, err error) error { return fmt.Errorf("%s: %w", purpose, err) }
 
 // lastLines are the last lines that say something of a tool's complaint: of its
 // errors, or of all that it printed if it printed no errors.

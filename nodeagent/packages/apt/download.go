@@ -65,11 +65,11 @@ func (d *downloader) download(ctx context.Context, targets []packages.Target) er
 		}
 		d.faults = faults
 	}
-	return d.sort(ctx, accepted.fitting, needed)
+	return d.settle(ctx, accepted.fitting, needed)
 }
 
-// sort finds out which targets are there with all that they need.
-func (d *downloader) sort(ctx context.Context, targets []packages.Target, needed []location) error {
+// settle finds out which targets are there with all that they need.
+func (d *downloader) settle(ctx context.Context, targets []packages.Target, needed []location) error {
 	missing, err := d.missing(ctx, targets, needed)
 	if err != nil {
 		return err

@@ -61,9 +61,12 @@ func (l location) local() bool {
 	return strings.HasPrefix(l.address, "file:")
 }
 
+// size is how many bytes there are to fetch.
 func size(all []location) (sum int64) {
 	for _, l := range all {
-		sum += l.size
+		if !l.local() {
+			sum += l.size
+		}
 	}
 	return sum
 }

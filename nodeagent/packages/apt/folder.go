@@ -10,7 +10,7 @@ import (
 
 const (
 	configTool    = "apt-config shell"
-	defaultFolder = "/var/cache/apt/archives/"
+	defaultFolder = "/var/cache/apt/archives"
 )
 
 // folder is where apt keeps the files of packages that it has downloaded, as the
@@ -38,26 +38,27 @@ func parseFolder(output []byte) (string, error) {
 		}
 		return path.Clean(folder), nil
 	}
-	return path.Clean(defaultFolder), nil
+	return defaultFolder, nil
 }
 
-// unquoteShell undoes apt's quoting: single quotes, with '\” for one of them.
+// unquoteShell undoes apt's single quotes, which it writes as '\” where one is meant.
 func unquoteShell(s string) string {
 	s = strings.TrimSuffix(strings.TrimPrefix(s, "'"), "'")
 	return strings.ReplaceAll(s, `'\''`, "'")
 }
 
-// fetchedFiles are the sizes of the files in apt's folder by their names. A folder
-// that is not there, or cannot be read, has none: apt downloads what is not in it.
-func fetchedFiles(files fs.FS, folder string) map[string]func() (fs.FileInfo, error) {
+// fetchedFiles are the packages in apt's folder by the names of their files. A
+// folder that is not there, or cannot be read, has none: apt then says itself what
+// is the matter, when it is to download.
+func fetchedFiles(files fs.FS, folder string) map[string]fs.DirEntry {
 	entries, err := fs.ReadDir(files, strings.TrimPrefix(folder, "/"))
 	if err != nil {
 		return nil
 	}
-	found := make(map[string]func() (fs.FileInfo, error), len(entries))
+	found := make(map[string]fs.DirEntry, len(entries))
 	for _, e := range entries {
 		if strings.HasSuffix(e.Name(), ".deb") {
-			found[e.Name()] = e.Info
+			found[e.Name()] = e
 		}
 	}
 	return found
@@ -80,7 +81,8 @@ func (m *Manager) clear(ctx context.Context, folder string, db *database, keys m
 		}
 	}
 	for batch := range batches(paths) {
-		if _, err := m.output(ctx, "apt-clear", "delete downloads that are installed", "rm", append([]string{"rm", "-f", "--"}, batch...)...); err != nil {
+		// That files stay is no reason to lose what a transaction did.
+		if _, err := m.run(ctx, "apt-clear", "delete downloads that are installed", readTimeout, append([]string{"rm", "-f", "--"}, batch...)...); err != nil {
 			return err
 		}
 	}

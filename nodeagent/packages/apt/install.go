@@ -45,6 +45,8 @@ func (m *Manager) install(ctx context.Context, targets []packages.Target) (insta
 		}
 		report = parseReport(result)
 	}
+	// A person who stops it now still wants to know what was done.
+	ctx = context.WithoutCancel(ctx)
 	after, err := m.database(ctx, "apt-after")
 	if err != nil {
 		return install, err
@@ -83,8 +85,8 @@ func (m *Manager) installNamed(ctx context.Context, req *request, named []packag
 	if err == nil {
 		return result, nil
 	}
-	r, refusal := asRefused(err)
-	if command := new(packages.CommandError); !errors.As(err, &command) && !(refusal && r.missingFiles) {
+	var command *packages.CommandError
+	if r, is := asRefused(err); !errors.As(err, &command) && (!is || !r.missingFiles) {
 		return result, req.explain(err, named)
 	}
 	needed, locateErr := m.locate(ctx, req, named)
@@ -160,7 +162,8 @@ func (m *Manager) transaction(ctx context.Context, name, tool string, argv []str
 		if err != nil || result.ExitCode == 0 {
 			return err
 		}
-		if problem := verdict(tool, result); !dpkgFailed(problem, result) {
+		var command *packages.CommandError
+		if problem := verdict(tool, result); !errors.As(problem, &command) || !processed(result) {
 			return problem
 		}
 		return nil

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/nodepatch/nodepatch/nodeagent/host"
 	"github.com/nodepatch/nodepatch/nodeagent/packages"
 	"github.com/nodepatch/nodepatch/nodeagent/packages/apt"
 	"github.com/nodepatch/nodepatch/test/aptrepo"
@@ -237,8 +238,73 @@ func TestInstallFromDisk(t *testing.T) {
 	download := m.download(t, upgrades("toy", "toy-local", "toy-lost")...)
 	sameNames(t, "ready", names(download.Ready), "toy", "toy-local")
 	sameReasons(t, "failed", download.Failed, map[string]string{"toy-lost": "File not found"})
+	if download.Bytes == 0 || download.Bytes > 10000 {
+		t.Errorf("%d bytes were fetched, want those of toy alone", download.Bytes)
+	}
 	m.put(t, download.Ready...)
 	m.wantStates(t, map[string]string{"toy": "1.1", "toy-local": "1.1"})
+}
+
+// TestInstallStopped has a person stop an installation, and an agent end, in the
+// middle of a transaction. It is not cut off; who stopped it learns what was done,
+// and the next agent's call joins the transaction and has its answer.
+func TestInstallStopped(t *testing.T) {
+	failing := waiting("toy-failing", "1.1")
+	failing.Postinst += "\necho it fails on purpose >&2\nexit 1"
+	for name, c := range map[string]struct {
+		cause  error
+		resume bool
+	}{"stopped by a person": {errors.New("stopped"), false}, "the agent ends": {host.ErrDetach, true}} {
+		t.Run(name, func(t *testing.T) {
+			m, _ := newOutdated(t, packages.Locks{}, failing, aptrepo.Good("toy", "1.1"))
+			targets := upgrades("toy-failing", "toy")
+			m.fetch(t, targets...)
+			node, err := host.Detect(m.layer.Path, host.DefaultDir)
+			if err != nil {
+				t.Fatal(err)
+			}
+			agent := func() *apt.Manager {
+				session, err := node.Session("test", "install")
+				if err != nil {
+					t.Fatal(err)
+				}
+				return apt.New(session, os.DirFS(m.layer.Path), packages.Locks{})
+			}
+			type answer struct {
+				packages.Install
+				err error
+			}
+			ended := make(chan answer, 1)
+			ctx, cancel := context.WithCancelCause(t.Context())
+			first := agent()
+			go func() {
+				install, err := first.Install(ctx, targets)
+				ended <- answer{install, err}
+			}()
+			m.await(t, "run/waiting")
+			cancel(c.cause)
+			if c.resume {
+				if a := <-ended; !errors.Is(a.err, c.cause) {
+					t.Fatalf("error of the agent that ends is %v", a.err)
+				}
+				second := agent()
+				go func() {
+					install, err := second.Install(t.Context(), targets)
+					ended <- answer{install, err}
+				}()
+			}
+			m.write(t, "/run/go", "")
+			a := <-ended
+			if a.err != nil {
+				t.Fatal(a.err)
+			}
+			sameReasons(t, "culprits", a.Failed, map[string]string{"toy-failing": "it fails on purpose"})
+			m.wantStates(t, map[string]string{"toy": "1.1", "toy-failing": "1.1 iF"})
+			if runs := strings.Count(m.run(t, "cat", "/var/log/dpkg.log"), "configure toy-failing:all 1.1"); runs != 1 {
+				t.Errorf("it was configured %d times", runs)
+			}
+		})
+	}
 }
 
 // TestInstallMany installs 50 packages, one of which needs a new one, with one command.

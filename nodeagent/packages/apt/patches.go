@@ -16,7 +16,7 @@ type builder struct {
 	offers     map[string]*offer
 	sizes      map[file]int64
 	classifier *classifier
-	fetched    map[string]func() (fs.FileInfo, error)
+	fetched    map[string]fs.DirEntry
 }
 
 const heldReason = "an administrator holds it at its version (apt-mark hold)"
@@ -111,11 +111,11 @@ func (b *builder) download(p *planned) (size int64, fetched bool) {
 // isFetched says whether apt has the file. One of another size is what an
 // interrupted download left; apt compares its hash before it installs it.
 func (b *builder) isFetched(f file, size int64) bool {
-	stat, found := b.fetched[f.fileName()]
+	entry, found := b.fetched[f.fileName()]
 	if !found {
 		return false
 	}
-	info, err := stat()
+	info, err := entry.Info()
 	return err == nil && info.Size() == size
 }
 

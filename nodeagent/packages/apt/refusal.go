@@ -2,7 +2,6 @@ package apt
 
 import (
 	"errors"
-	"fmt"
 	"regexp"
 	"strings"
 
@@ -40,19 +39,24 @@ func (r *refused) of(d *database, targets []packages.Target) (named []packages.F
 }
 
 // verdict is why an apt-get or dpkg that ended with a failure did not do what it
-// was told, other than by the fault of a package: an error of the packages
-// package, or *refused.
+// was told: an error of the packages package, or *refused. It is a CommandError if
+// only packages failed, see processed.
 func verdict(tool string, result packages.Result) error {
-	for _, output := range [][]byte{result.Stderr, result.Stdout} {
-		if held := lockHeld(output); held != nil {
-			return held
-		}
-	}
 	if interrupted := interrupted(result.Stderr); interrupted != nil {
 		return interrupted
 	}
 	if full := diskFull(result); full != nil {
 		return full
+	}
+	command := &packages.CommandError{Tool: tool, ExitCode: result.ExitCode, LastLines: lastLines(result)}
+	// A script of a package may have run another apt-get, whose words are not this one's.
+	if processed(result) {
+		return command
+	}
+	for _, output := range [][]byte{result.Stderr, result.Stdout} {
+		if held := lockHeld(output); held != nil {
+			return held
+		}
 	}
 	if strings.Contains(string(result.Stderr), "Unmet dependencies") {
 		return planFailure(result)
@@ -60,7 +64,22 @@ func verdict(tool string, result packages.Result) error {
 	if r := parseRefusal(result); r != nil {
 		return r
 	}
-	return &packages.CommandError{Tool: tool, ExitCode: result.ExitCode, LastLines: lastLines(result)}
+	if fatal := fatalError.FindSubmatch(result.Stdout); fatal != nil {
+		words := strings.Join(strings.Fields(string(fatal[1])), " ")
+		command.LastLines = shorten(clean(words), longestMessage) + "; " + command.LastLines
+	}
+	return command
+}
+
+// fatalError is what dpkg says, to the terminal that it has from apt, where it ends
+// for another reason than a package's failure.
+var fatalError = regexp.MustCompile(`(?m)^(dpkg: (?:error|unrecoverable fatal error)[^\n]*(?:\n [^\n]*)?)`)
+
+// processed says whether dpkg worked through all that it had to do, and listed the
+// packages that failed.
+func processed(result packages.Result) bool {
+	const list = "Errors were encountered while processing:"
+	return strings.Contains(string(result.Stderr), list) || strings.Contains(string(result.Stdout), list)
 }
 
 // interruptions are apt's words for a database that must be repaired first, or for
@@ -222,5 +241,3 @@ func clean(line string) string {
 	}, line)
 	return strings.ToValidUTF8(line, "\uFFFD")
 }
-
-func wrap(purpose string, err error) error { return fmt.Errorf("%s: %w", purpose, err) }

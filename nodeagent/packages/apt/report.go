@@ -1,7 +1,6 @@
 package apt
 
 import (
-	"errors"
 	"path"
 	"regexp"
 	"slices"
@@ -83,15 +82,6 @@ func parseUnpacked(archive string) (file, bool) {
 		name = unpackNumber.ReplaceAllString(name, "")
 	}
 	return parseFileName(name)
-}
-
-// dpkgFailed says whether apt-get's failure is only that dpkg had failures, which
-// are in the report.
-func dpkgFailed(problem error, result packages.Result) bool {
-	var other *packages.CommandError
-	return errors.As(problem, &other) &&
-		(strings.Contains(string(result.Stderr), "E: Sub-process /usr/bin/dpkg returned an error code") ||
-			strings.Contains(string(result.Stderr)+string(result.Stdout), "Errors were encountered while processing:"))
 }
 
 // keys are the packages that the transaction installed.

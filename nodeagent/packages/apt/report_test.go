@@ -179,6 +179,8 @@ func TestVerdict(t *testing.T) {
 		"superseded":         {"", "E: Version '1.1' for 'ham' was not found\nE: Version '2' for 'egg:i386' was not found\n", &refused{}, "Version '2' for 'egg:i386'"},
 		"removal":            {"The following packages will be REMOVED:\n  ham\n", "E: Packages need to be removed but remove is disabled.\n", &refused{}, "remove is disabled"},
 		"sources are broken": {"", "E: Malformed entry 1 in list file /etc/apt/sources.list (URI)\nE: The list of sources could not be read.\n", &packages.CommandError{}, "Malformed entry 1"},
+		"a script's own apt": {"Errors were encountered while processing:\r\n ham\r\n", "E: Could not get lock /var/lib/dpkg/lock-frontend. It is held by process 7 (apt)\n", &packages.CommandError{}, "exit status 100"},
+		"dpkg's database":    {"dpkg: unrecoverable fatal error, aborting:\r\n files list file is missing\r\n", "E: Sub-process /usr/bin/dpkg returned an error code (2)\n", &packages.CommandError{}, "aborting: files list file is missing; E: Sub-process"},
 		"nothing":            {"", "", &packages.CommandError{}, "it printed nothing"},
 	} {
 		t.Run(name, func(t *testing.T) {

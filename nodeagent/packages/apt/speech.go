@@ -65,8 +65,9 @@ func (s speech) before(name string) []string {
 // after are the last lines that a package's script printed on its standard output.
 func (s speech) after(name string) []string {
 	for i, line := range s.output {
-		if !strings.HasPrefix(line, "Setting up "+name+" (") &&
-			!(strings.HasPrefix(line, "Preparing to unpack ") && strings.HasSuffix(line, "/"+path.Base(name)+" ...")) {
+		configures := strings.HasPrefix(line, "Setting up "+name+" (")
+		unpacks := strings.HasPrefix(line, "Preparing to unpack ") && strings.HasSuffix(line, "/"+path.Base(name)+" ...")
+		if !configures && !unpacks {
 			continue
 		}
 		begin := i + 1
