@@ -233,13 +233,15 @@ func (d *download) outage() string {
 //	Error: Error downloading packages:
 //	  toy-1:2.0-1.noarch: Cannot download, all mirrors were already tried without success
 //
-// dnf 5 names the address (dnf5/download_callbacks.cpp):
+// dnf 5 names the address, of each mirror that it tries (dnf5/download_callbacks.cpp):
 //
 //	>>> Status code: 404 for http://127.0.0.1/packages/toy-2.0-1.noarch.rpm (IP: 127.0.0.1) - http://127.0.0.1/packages/toy-2.0-1.noarch.rpm
+//	>>> No more mirrors to try - All mirrors were already tried without success
 func parseTransfers(stdout, stderr []byte, p *plan) map[string]transfer {
 	reasons := map[string]string{} // by the name of the file
 	failed := map[string]bool{}
 	found := map[string]transfer{}
+	last := "" // the file that dnf 5 has named
 	for line := range strings.Lines(string(stdout) + "\n" + string(stderr)) {
 		line = strings.TrimSpace(strings.TrimRight(line, "\r\n"))
 		switch mark, rest, _ := strings.Cut(line, " "); mark {
@@ -256,7 +258,9 @@ func parseTransfers(stdout, stderr []byte, p *plan) map[string]transfer {
 			}
 		case ">>>":
 			if file := fileInURL(rest); file != "" {
-				reasons[file], failed[file] = shorten(rest), true
+				last, reasons[file] = file, shorten(rest)
+			} else if last != "" && strings.HasPrefix(rest, "No more mirrors to try") {
+				failed[last] = true
 			}
 		}
 	}

@@ -2,10 +2,13 @@ package dnf_test
 
 import (
 	"context"
+	"flag"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -61,7 +64,46 @@ func newMachine(tb testing.TB, locks packages.Locks) *machine {
 	if !dnf.Installed(files.FS()) {
 		tb.Fatal("the machine has no dnf")
 	}
-	return &machine{Manager: dnf.New(session, files.FS(), locks), layer: layer, runner: session, files: files}
+	m := &machine{layer: layer, runner: session, files: files}
+	if *record != "" {
+		m.runner = &recorder{next: session, dir: filepath.Join("testdata", *record)}
+	}
+	m.Manager = dnf.New(m.runner, files.FS(), locks)
+	return m
+}
+
+var record = flag.String("record", "", "write what the machine's commands print to this directory below testdata")
+
+var port = regexp.MustCompile(`127\.0\.0\.1:\d+`)
+
+// recorder keeps what the commands printed, to be parsed again by the tests that
+// need no machine.
+type recorder struct {
+	next packages.Runner
+	dir  string
+	n    int
+}
+
+func (r *recorder) Run(ctx context.Context, c packages.Command) (packages.Result, error) {
+	result, err := r.next.Run(ctx, c)
+	if err != nil {
+		return result, err
+	}
+	r.n++
+	if err := os.MkdirAll(r.dir, 0o755); err != nil {
+		return result, err
+	}
+	for suffix, text := range map[string][]byte{".stdout": result.Stdout, ".stderr": result.Stderr} {
+		if len(text) == 0 {
+			continue
+		}
+		name := fmt.Sprintf("%02d-%s-%d%s", r.n, c.Name, result.ExitCode, suffix)
+		// Which port it was is an accident.
+		if err := os.WriteFile(filepath.Join(r.dir, name), port.ReplaceAll(text, []byte("toys.example")), 0o644); err != nil {
+			return result, err
+		}
+	}
+	return result, nil
 }
 
 // serve makes toy repositories the machine's only ones, under the names given.

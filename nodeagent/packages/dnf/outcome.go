@@ -20,6 +20,10 @@ var (
 	unpacked = regexp.MustCompile(`^(?:>>> )?(?:\[RPM\] )?(?:error: )?unpacking of archive failed`)
 	// A file that an administrator has changed and that the package replaces.
 	replacedConfig = regexp.MustCompile(`warning: (\S+) saved as (\S+\.rpmsave)`)
+	// dnf 5 says this before the scriptlet's own words and rpm's (dnf5/context.cpp).
+	// Its errors are critical to the transaction since rpm 6, whatever it calls them.
+	dnf5Scriptlet = regexp.MustCompile(`^>>> (?:Non-critical error|Error) in (\S+) scriptlet: (\S+)`)
+	dnf5Unpack    = regexp.MustCompile(`^>>> ((?:Unpack|Cpio) error): (\S+)`)
 )
 
 // parseInstall reads what a transaction did:
@@ -33,11 +37,13 @@ var (
 //	  toy-1.0-1.noarch                   toy-2.0-1.noarch
 func parseInstall(result packages.Result, targets []packages.Target) (packages.Install, error) {
 	stdout, stderr := string(result.Stdout), string(result.Stderr)
-	if !strings.Contains(stdout, "Running transaction\n") && result.ExitCode != 0 {
+	// dnf 5 says it among its errors.
+	if !strings.Contains(stdout+stderr, "Running transaction\n") && result.ExitCode != 0 {
 		return notBegun(stdout+"\n"+stderr, result, targets)
 	}
 	o := &outcome{targets: targets, said: map[packages.Target]string{}}
 	o.read(stdout + "\n" + stderr)
+	o.flush()
 	done := packages.Install{Failed: o.failed, Warned: o.warned}
 	if result.ExitCode != 0 && len(o.failed) == 0 && len(o.warned) == 0 {
 		return done, commandError(installTool, result)
@@ -78,6 +84,9 @@ type outcome struct {
 	current string                     // the package that the transaction is at, as dnf prints it
 	words   []string                   // what was said since it came to it
 	said    map[packages.Target]string // why a target failed
+
+	// pending is a scriptlet of dnf 5 whose words are still to come.
+	pending, pendingOf string
 }
 
 func (o *outcome) read(text string) {
@@ -102,22 +111,59 @@ func (o *outcome) read(text string) {
 		case trimmed != "":
 			inFailed = false
 		}
+		if o.pending != "" && !strings.HasPrefix(trimmed, ">>>") {
+			o.flush()
+		}
+		if found := dnf5Scriptlet.FindStringSubmatch(trimmed); found != nil {
+			o.flush()
+			o.pending, o.pendingOf, o.words = found[1], found[2], nil
+			continue
+		}
+		if found := dnf5Unpack.FindStringSubmatch(trimmed); found != nil {
+			o.flush()
+			o.fail(found[2], found[1])
+			continue
+		}
 		o.event(trimmed)
 	}
 }
 
+// flush ends a scriptlet of dnf 5.
+func (o *outcome) flush() {
+	if o.pending == "" {
+		return
+	}
+	which, of := o.pending, o.pendingOf
+	o.pending = ""
+	message := which + " scriptlet failed"
+	if words := strings.Join(o.words, "; "); words != "" {
+		message += ": " + words
+	}
+	o.words = nil
+	if before[strings.TrimPrefix(which, "%")] {
+		o.fail(of, message)
+	} else {
+		o.warn(of, message)
+	}
+}
+
+// before are the scriptlets that come before a package's files, by all their
+// names: if one fails, rpm does not install the package.
+var before = map[string]bool{
+	"pre": true, "prein": true, "pretrans": true, "pre-install": true, "pre-transaction": true,
+}
+
 func (o *outcome) event(line string) {
 	switch {
-	case line == "":
-	case scriptlet.MatchString(line):
+	case line == "", line == ">>>", line == ">>> Scriptlet output:", strings.HasPrefix(line, ">>> Running "):
+	case o.pending == "" && scriptlet.MatchString(line):
 		found := scriptlet.FindStringSubmatch(line)
 		message := "%" + found[1] + " scriptlet failed, " + found[3]
 		if words := strings.Join(o.words, "; "); words != "" {
 			message += ": " + words
 		}
 		o.words = nil
-		// Those that come before the files, of the new package, keep it from being installed.
-		if found[1] == "prein" || found[1] == "pretrans" || found[1] == "pre" {
+		if before[found[1]] {
 			o.fail(found[2], message)
 			return
 		}

@@ -1,6 +1,7 @@
 package dnf
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"regexp"
@@ -39,8 +40,9 @@ func (m *Manager) Refresh(ctx context.Context) (packages.Refresh, error) {
 
 var (
 	// dnf 4: "toys      590 kB/s | 2.6 kB     00:00"; dnf 5: "toys   100% |   8.0 KiB/s | ...".
-	fetched = regexp.MustCompile(`^\S.*\s(?:\S+\s+[kMG]?B/s \||100% \|)\s`)
-	// dnf 5: " Toys    ...   >>> Curl error (7): ..." comes on lines of their own.
+	// The name comes first, which for dnf 5 is that of a person's choosing.
+	fetched     = regexp.MustCompile(`^\s?\S.*\s(?:\S+\s+[kMG]?B/s \||100% \|)\s`)
+	loading     = regexp.MustCompile(`^ (\S.*?)\s{2,}\S*% \|`)
 	dnf4Failure = regexp.MustCompile(`^Errors during downloading metadata for repository '([^']+)':$`)
 	dnf4Summary = regexp.MustCompile(`^(?:Error: )?Failed to (?:download|synchronize|load) (?:metadata|cache) for repo '([^']+)'(?:: (.*))?$`)
 	dnf4Ignored = regexp.MustCompile(`^Ignoring repositories: (.+)$`)
@@ -52,7 +54,7 @@ var (
 // indexes are at least as many as were fetched.
 func parseRefresh(stdout, stderr []byte) packages.Refresh {
 	var refresh packages.Refresh
-	for line := range strings.Lines(string(stdout)) {
+	for line := range strings.Lines(string(stdout) + "\n" + string(stderr)) {
 		if fetched.MatchString(strings.TrimRight(line, "\r\n")) {
 			refresh.Indexes++
 			refresh.Changed++
@@ -60,6 +62,9 @@ func parseRefresh(stdout, stderr []byte) packages.Refresh {
 	}
 	const most = 20
 	for line := range strings.Lines(string(stderr)) {
+		if fetched.MatchString(strings.TrimRight(line, "\r\n")) || strings.HasPrefix(line, "Updating and loading") || strings.HasPrefix(line, "Repositories loaded") {
+			continue // dnf 5 has its progress here
+		}
 		if line = strings.TrimSpace(line); line != "" && len(refresh.Warnings) < most {
 			refresh.Warnings = append(refresh.Warnings, line)
 		}
@@ -74,6 +79,12 @@ func parseRefresh(stdout, stderr []byte) packages.Refresh {
 //	  - Curl error (7): Couldn't connect to server for http://127.0.0.1:1/repodata/repomd.xml [Failed to connect]
 //	Error: Failed to download metadata for repo 'toys': Cannot download repomd.xml: …
 //	Ignoring repositories: toys
+//
+// dnf 5 has the name of a repository in the line of its progress before:
+//
+//	 Toys    ???% |   0.0   B/s |   0.0   B |  00m00s
+//	>>> Curl error (7): Could not connect to server for http://127.0.0.1:1/repodata/repomd.xml [] - http://127.0.0.1:1/repodata/repomd.xml
+//	>>> Librepo error: Cannot download repomd.xml: Cannot download repodata/repomd.xml: All mirrors were tried
 func parseRefreshFailures(outputs ...[]byte) []packages.RepositoryFailure {
 	var failures []packages.RepositoryFailure
 	add := func(repository, reason string) {
@@ -88,9 +99,21 @@ func parseRefreshFailures(outputs ...[]byte) []packages.RepositoryFailure {
 		failures = append(failures, packages.RepositoryFailure{Repository: repository, Reason: reason, Unreachable: unreachable(reason)})
 	}
 	for _, text := range outputs {
-		current := ""
+		current, five, said := "", "", ""
 		for line := range strings.Lines(string(text)) {
+			if found := loading.FindStringSubmatch(line); found != nil {
+				five, said = found[1], ""
+			}
 			line = strings.TrimSpace(line)
+			// dnf 5 goes on to the next mirror, and says this when there is no other.
+			if message, is := strings.CutPrefix(line, ">>> "); is && five != "" {
+				if strings.HasPrefix(message, "Librepo error: ") || strings.HasPrefix(message, "Usable URL not found") {
+					add(five, cmp.Or(said, message))
+				} else {
+					said = cmp.Or(said, shorten(message))
+				}
+				continue
+			}
 			if found := dnf4Failure.FindStringSubmatch(line); found != nil {
 				current = found[1]
 				continue

@@ -119,7 +119,7 @@ func (m *Manager) reinstall(ctx context.Context, all []rpm.Package) ([]rpm.Packa
 	}
 	// A package whose scriptlet fails again stays as it is, and so does one whose
 	// version is not offered any more: the database has it installed.
-	if result.ExitCode != 0 && !strings.Contains(string(result.Stdout), "Running transaction\n") && len(unmatched(result, nil)) == 0 &&
+	if result.ExitCode != 0 && !strings.Contains(string(result.Stdout)+string(result.Stderr), "Running transaction\n") && len(unmatched(result, nil)) == 0 &&
 		!strings.Contains(string(result.Stderr), "not available") && !strings.Contains(string(result.Stdout), "not available") {
 		return nil, fmt.Errorf("%s: %w", purpose, commandError("dnf reinstall", result))
 	}
