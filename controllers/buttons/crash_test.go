@@ -72,7 +72,7 @@ func (p *process) Write(ctx context.Context, entry patchlog.Entry) error {
 // client is the API server as the process sees it.
 func (p *process) client() client.Client {
 	GinkgoHelper()
-	base, err := client.NewWithWatch(server.Config, client.Options{Scheme: admin.Scheme()})
+	base, err := client.NewWithWatch(server.Config, client.Options{Scheme: admin.Scheme(), Mapper: admin.RESTMapper()})
 	Expect(err).NotTo(HaveOccurred())
 	return interceptor.NewClient(base, interceptor.Funcs{
 		Patch: func(ctx context.Context, c client.WithWatch, object client.Object, patch client.Patch, options ...client.PatchOption) error {

@@ -233,7 +233,7 @@ var _ = Describe("The buttons in a running manager", func() {
 // before makes a client that does something before each write; what says which.
 func before(do func(what string)) client.Client {
 	GinkgoHelper()
-	base, err := client.NewWithWatch(server.Config, client.Options{Scheme: admin.Scheme()})
+	base, err := client.NewWithWatch(server.Config, client.Options{Scheme: admin.Scheme(), Mapper: admin.RESTMapper()})
 	Expect(err).NotTo(HaveOccurred())
 	return interceptor.NewClient(base, interceptor.Funcs{
 		Patch: func(ctx context.Context, c client.WithWatch, object client.Object, patch client.Patch, options ...client.PatchOption) error {

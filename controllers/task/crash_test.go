@@ -91,7 +91,7 @@ func (p *process) Write(ctx context.Context, entry patchlog.Entry) error {
 
 // client is the API server as the process sees it.
 func (p *process) client() client.Client {
-	base, err := client.NewWithWatch(server.Config, client.Options{Scheme: admin.Scheme()})
+	base, err := client.NewWithWatch(server.Config, client.Options{Scheme: admin.Scheme(), Mapper: admin.RESTMapper()})
 	Expect(err).NotTo(HaveOccurred())
 	return interceptor.NewClient(base, interceptor.Funcs{
 		Get: func(ctx context.Context, c client.WithWatch, key client.ObjectKey, object client.Object, options ...client.GetOption) error {
@@ -270,7 +270,7 @@ var _ = Describe("A manager that dies, or whose API server does", func() {
 		addTask("scan-now")
 		r, clock := newReconciler()
 		step(r, clock, 0, "scan-now")
-		base, err := client.NewWithWatch(server.Config, client.Options{Scheme: admin.Scheme()})
+		base, err := client.NewWithWatch(server.Config, client.Options{Scheme: admin.Scheme(), Mapper: admin.RESTMapper()})
 		Expect(err).NotTo(HaveOccurred())
 		r.Client = interceptor.NewClient(base, interceptor.Funcs{
 			Patch: func(ctx context.Context, c client.WithWatch, object client.Object, patch client.Patch, options ...client.PatchOption) error {
@@ -290,7 +290,7 @@ var _ = Describe("A manager that dies, or whose API server does", func() {
 		addTask("first")
 		addTask("second")
 		r, clock := newReconciler()
-		base, err := client.NewWithWatch(server.Config, client.Options{Scheme: admin.Scheme()})
+		base, err := client.NewWithWatch(server.Config, client.Options{Scheme: admin.Scheme(), Mapper: admin.RESTMapper()})
 		Expect(err).NotTo(HaveOccurred())
 		inner, _ := newReconciler()
 		inner.Clock = clock
