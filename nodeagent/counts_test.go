@@ -14,7 +14,9 @@ import (
 
 // limits are those that a policy sets.
 func limits(download, install int32) func(*v1alpha1.Operation) {
-	return func(o *v1alpha1.Operation) { o.RetryLimits = &v1alpha1.RetryLimits{Download: download, Install: install} }
+	return func(o *v1alpha1.Operation) {
+		o.RetryLimits = &v1alpha1.RetryLimits{Download: download, Install: install}
+	}
 }
 
 // clear clears all counts, or those of the named patches, as the manager does it.

@@ -26,10 +26,11 @@ func (w *Worker) install(life, ctx context.Context) (goOn bool) {
 		return false
 	}
 	for len(d.Queue) > 0 && d.Obstacle == nil {
-		if !d.UnderWay && ctx.Err() != nil {
+		mending := !d.UnderWay && d.Mending != ""
+		if ctx.Err() != nil && !d.UnderWay && !(mending && w.resumes(repairStep(fmt.Sprint(d.Round)))) {
 			break
 		}
-		if !d.UnderWay && d.Mending != "" {
+		if mending {
 			why := d.Mending
 			if err := w.repair(life, fmt.Sprint(d.Round), why); detached(life) {
 				return false

@@ -58,8 +58,10 @@ type record struct {
 	Started  time.Time `json:"started"`
 	// Refresh is set once the refresh is over, with or without success.
 	Refresh *finding `json:"refresh,omitempty"`
-	// Repairs is how often the package database was put right.
+	// Repairs is how often the package database was put right on arrival, or begun to be.
 	Repairs int `json:"repairs,omitempty"`
+	// Repairing is why it is being put right now; empty if it is not. The next agent waits for what this one began.
+	Repairing string `json:"repairing,omitempty"`
 	// Outcome is set once the operation has ended.
 	Outcome *v1alpha1.EndedOperation `json:"outcome,omitempty"`
 }

@@ -31,10 +31,27 @@ func (w *Worker) toRepair(found *packages.Scan, err error) string {
 	return ""
 }
 
+// arrival is the part of an operation in which it repairs what others left behind.
+const arrival = "arrival"
+
+// repairStep is the step in which a part of an operation repairs.
+func repairStep(part string) string { return stepRepair + "-" + part }
+
+// repairOnArrival does what a scan found to be needed.
+func (w *Worker) repairOnArrival(life context.Context) (goOn bool) {
+	r := w.journal.Current
+	if err := w.repair(life, arrival, r.Repairing); err != nil && detached(life) {
+		return false
+	}
+	r.Repairing = ""
+	w.save()
+	return true
+}
+
 // repair puts the package database right and logs what came of it; part tells the repairs of an operation apart. It is
 // harmless to repeat.
 func (w *Worker) repair(life context.Context, part, why string) error {
-	part = stepRepair + "-" + part
+	part = repairStep(part)
 	w.say("", "Putting the package database right: "+why)
 	manager, err := w.manager(life, part)
 	if err != nil {

@@ -65,7 +65,7 @@ func (w *Worker) refreshTime() time.Duration {
 
 // scan asks what is missing and makes the report. An operation that goes on to install has an inconsistent package database
 // put right first, with which nothing can be installed.
-func (w *Worker) scan(life, ctx context.Context) (goOn bool) {
+func (w *Worker) scan(ctx context.Context) (goOn bool) {
 	r := w.journal.Current
 	began := time.Now()
 	found, manager, err := w.look(ctx, stepScan)
@@ -74,11 +74,9 @@ func (w *Worker) scan(life, ctx context.Context) (goOn bool) {
 	}
 	if why := w.toRepair(&found, err); why != "" && r.Repairs == 0 && r.Step == v1alpha1.StepInstalling {
 		r.Repairs++
+		r.Repairing = why
 		w.save()
-		if err := w.repair(life, "arrival", why); err != nil && detached(life) {
-			return false
-		}
-		return true // to scan again
+		return true // to scan again after it
 	}
 	if err != nil {
 		w.stale(-1)

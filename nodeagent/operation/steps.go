@@ -35,23 +35,21 @@ func (w *Worker) walk(life, ctx context.Context) {
 	j := w.journal
 	for j.live() && !detached(life) {
 		goOn := false
-		switch j.Current.Phase {
-		case phaseInstall:
+		switch phase := j.Current.Phase; {
+		case phase == phaseInstall:
 			goOn = w.install(life, ctx)
-		case phaseVerify:
+		case phase == phaseVerify:
 			goOn = w.verify(life, ctx)
-		default:
-			if ctx.Err() != nil {
-				return
-			}
-			switch j.Current.Phase {
-			case phaseRefresh:
-				goOn = w.refresh(ctx)
-			case phaseScan:
-				goOn = w.scan(life, ctx)
-			case phaseDownload:
-				goOn = w.download(ctx)
-			}
+		case j.Current.Repairing != "" && (ctx.Err() == nil || w.resumes(repairStep(arrival))):
+			goOn = w.repairOnArrival(life)
+		case ctx.Err() != nil:
+			return
+		case phase == phaseRefresh:
+			goOn = w.refresh(ctx)
+		case phase == phaseScan:
+			goOn = w.scan(ctx)
+		case phase == phaseDownload:
+			goOn = w.download(ctx)
 		}
 		if !goOn {
 			return
@@ -80,6 +78,13 @@ func (w *Worker) enter(next phase) {
 	w.journal.Current.Phase, w.journal.Current.Attempts = next, 1
 	w.save()
 	w.Logger.Info("Operation goes on", "operation", w.journal.Current.ID, "phase", next)
+}
+
+// resumes says whether an earlier agent began a step of the operation that this one has not taken up. Of transactions, that
+// is what may still run on the host.
+func (w *Worker) resumes(step string) bool {
+	session, err := w.Host.Session(w.journal.Current.ID, step)
+	return err == nil && session.Resumes()
 }
 
 // scansOnly says whether the operation may go no further than a scan.
