@@ -49,6 +49,42 @@ func TestScanDistribution(t *testing.T) {
 	m.compareWithApt(t, scan)
 }
 
+// missing are the targets of all that a scan finds missing.
+func (m *machine) missing(tb testing.TB) (targets []packages.Target) {
+	tb.Helper()
+	for _, p := range m.scan(tb).Patches {
+		if p.State == packages.Missing {
+			targets = append(targets, packages.Target{Name: p.Name, Architecture: p.Architecture, Version: p.AvailableVersion})
+		}
+	}
+	return targets
+}
+
+// TestInstallDistribution installs real packages, with their scripts and triggers,
+// and leaves nothing missing, broken or on disk.
+func TestInstallDistribution(t *testing.T) {
+	m := newDistribution(t)
+	targets := m.missing(t)
+	m.fetch(t, targets...)
+	for _, p := range m.scan(t).Patches {
+		if p.State == packages.Missing && !p.Downloaded {
+			t.Errorf("%s %s is not found on disk", p.Name, p.AvailableVersion)
+		}
+	}
+	started := time.Now()
+	if install := m.put(t, targets...); len(install.Failed) != 0 {
+		t.Errorf("install is %+v", install)
+	}
+	t.Logf("Installed %d packages in %s", len(targets), time.Since(started).Round(time.Millisecond))
+	scan := m.scan(t)
+	if len(scan.Problems) != 0 || scan.Count(packages.Missing) != 0 {
+		t.Errorf("problems are %+v and patches %+v", scan.Problems, scan.Patches)
+	}
+	if left := m.archives(t); len(left) != 0 {
+		t.Errorf("on disk are still %q", left)
+	}
+}
+
 // rawSimulate is what a scan is measured against.
 func (m *machine) rawSimulate(tb testing.TB) time.Duration {
 	tb.Helper()

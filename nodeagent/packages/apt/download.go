@@ -26,7 +26,7 @@ func (m *Manager) Download(ctx context.Context, targets []packages.Target) (pack
 		Ready: slices.Concat(req.done, req.configure), Deferred: slices.Clone(req.gone),
 	}}
 	if err := d.download(ctx, req.upgrade); err != nil {
-		return packages.Download{}, wrap(downloadPurpose, err)
+		return packages.Download{}, wrap(downloadPurpose, req.explain(err, req.upgrade))
 	}
 	if len(d.unreachable) > 0 && d.result.Bytes == 0 && len(d.result.Ready)+len(d.result.Failed) == 0 {
 		slices.Sort(d.unreachable)
@@ -59,11 +59,18 @@ func (d *downloader) download(ctx context.Context, targets []packages.Target) er
 	}
 	d.result.Deferred = append(d.result.Deferred, accepted.rejected...)
 	if len(needed) > 0 {
-		faults, err := d.fetch(ctx, d.request, accepted.fitting, size(needed))
+		var err error
+		d.faults, err = d.fetch(ctx, d.request, accepted.fitting, size(needed))
+		// Whether packages are signed it asks only now.
+		if r, is := asRefused(err); is {
+			if named, others := r.of(d.request.db, accepted.fitting); len(named) > 0 {
+				d.result.Deferred = append(d.result.Deferred, named...)
+				return d.download(ctx, others)
+			}
+		}
 		if err != nil {
 			return err
 		}
-		d.faults = faults
 	}
 	return d.settle(ctx, accepted.fitting, needed)
 }

@@ -141,6 +141,20 @@ func (m *machine) archives(tb testing.TB) (names []string) {
 	return names
 }
 
+// TestDownloadUntrusted has a repository that is not signed: what comes from it is
+// not downloaded, and does not keep others from it.
+func TestDownloadUntrusted(t *testing.T) {
+	m, repos := newOutdated(t, packages.Locks{}, aptrepo.Good("toy", "1.1"))
+	repos["vendor"].Add(aptrepo.Good("toy-untrusted", "1.0"), aptrepo.Good("toy-untrusted", "1.1"))
+	publish(t, repos["vendor"])
+	m.install(t, "toy-untrusted=1.0")
+	m.run(t, "sed", "-i", "/vendor/s/trusted=yes/allow-insecure=yes/", "/etc/apt/sources.list")
+	m.run(t, "apt-get", "update")
+	download := m.download(t, upgrades("toy", "toy-untrusted")...)
+	sameNames(t, "ready", names(download.Ready), "toy")
+	sameReasons(t, "deferred", download.Deferred, map[string]string{"toy-untrusted": "not signed"})
+}
+
 // TestDownloadUnreachable has servers that do not answer, one of two and then all.
 func TestDownloadUnreachable(t *testing.T) {
 	m, repos := newOutdated(t, packages.Locks{}, aptrepo.Good("toy-here", "1.1"), aptrepo.Good("toy-fresh", "1.1"))

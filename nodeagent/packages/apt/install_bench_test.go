@@ -89,12 +89,7 @@ func BenchmarkInstall(b *testing.B) {
 func BenchmarkInstallDistribution(b *testing.B) {
 	outdated := func() (*machine, []packages.Target) {
 		m := newDistribution(b)
-		var targets []packages.Target
-		for _, p := range m.scan(b).Patches {
-			if p.State == packages.Missing {
-				targets = append(targets, packages.Target{Name: p.Name, Architecture: p.Architecture, Version: p.AvailableVersion})
-			}
-		}
+		targets := m.missing(b)
 		m.fetch(b, targets...)
 		return m, targets
 	}

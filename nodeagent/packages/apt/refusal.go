@@ -137,13 +137,14 @@ var refusals = []string{
 	"E: Unable to correct problems", "E: Packages need to be removed but remove is disabled",
 	"E: Held packages were changed", "E: Packages were downgraded", "E: Essential packages were removed",
 	"E: Error, pkgProblemResolver::", "E: Unable to satisfy dependencies", "E: Broken packages",
-	"E: Unable to fetch some archives",
+	"E: Unable to fetch some archives", "E: There were unauthenticated packages",
 }
 
 // listReasons are the lists in which apt-get names the packages that it minds.
 var listReasons = map[string]string{
-	"The following held packages will be changed:": "an administrator holds it at its version",
-	"The following packages will be DOWNGRADED:":   "a newer version is installed",
+	"The following held packages will be changed:":             "an administrator holds it at its version",
+	"The following packages will be DOWNGRADED:":               "a newer version is installed",
+	"WARNING: The following packages cannot be authenticated!": "its repository is not signed with a key that the host trusts",
 }
 
 // parseRefusal reads why apt-get does not begin; nil if that is not what it says.
