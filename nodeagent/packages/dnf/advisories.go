@@ -90,7 +90,8 @@ func eachTriple(output []byte, yield func(id, kind, name, version, architecture 
 	for line := range strings.Lines(string(output)) {
 		n++
 		fields := strings.Fields(line)
-		if len(fields) == 0 {
+		// Plugins may have something to say, in a sentence.
+		if len(fields) == 0 || len(fields) > 3 && !slices.ContainsFunc(fields, isNEVRA) {
 			continue
 		}
 		if len(fields) != 3 {
@@ -103,6 +104,11 @@ func eachTriple(output []byte, yield func(id, kind, name, version, architecture 
 		yield(fields[0], fields[1], name, version, architecture)
 	}
 	return nil
+}
+
+func isNEVRA(s string) bool {
+	_, _, _, ok := rpm.ParseNEVRA(s)
+	return ok
 }
 
 // classification is for what an update is, by the type that its advisory has in

@@ -245,3 +245,24 @@ func TestDiskFull(t *testing.T) {
 		t.Errorf("it names %q", full.Path)
 	}
 }
+
+// TestDiskFullForFiles has no room for a package's files: rpm finds that before it begins.
+func TestDiskFullForFiles(t *testing.T) {
+	m, repo := with(t, "toy-a", "toy-b")
+	large := rpmrepo.Good("toy-a", "2.0-1")
+	large.Files = map[string]string{"/opt/toy": strings.Repeat("x", 1<<20)}
+	m.offer(t, repo, large, rpmrepo.Good("toy-b", "2.0-1"))
+	targets := toys("2.0-1", "toy-a", "toy-b")
+	m.download(t, targets...)
+	opt := filepath.Join(m.layer.Path, "opt")
+	if err := unix.Mount("tmpfs", opt, "tmpfs", 0, "size=64k"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = unix.Unmount(opt, unix.MNT_DETACH) })
+	_, err := m.Install(t.Context(), targets)
+	var full *packages.DiskFullError
+	if !errors.As(err, &full) || full.Path != "/opt" {
+		t.Errorf("it returns %#v", err)
+	}
+	m.wantVersions(t, "1.0-1 1.0-1", "toy-a", "toy-b")
+}

@@ -86,7 +86,8 @@ func parseOffers(output []byte) ([]offer, error) {
 	for line := range strings.Lines(string(output)) {
 		n++
 		line = strings.TrimSpace(line)
-		if line == "" {
+		// Plugins may have something to say; every package has the separators.
+		if !strings.Contains(line, "|") {
 			continue
 		}
 		fields := strings.Split(line, "|")

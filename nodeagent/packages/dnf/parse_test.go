@@ -166,7 +166,7 @@ func TestParseOffers(t *testing.T) {
 			t.Errorf("%s is %+v, %v", name, all, err)
 		}
 	}
-	for _, wrong := range []string{"toy", "toy|1-1|noarch|x|toys|f", "toy|1-1|noarch|-1|toys|f", "-toy|1-1|noarch|1|toys|f", "toy|1|noarch|1|toys|f"} {
+	for _, wrong := range []string{"toy|1-1", "toy|1-1|noarch|x|toys|f", "toy|1-1|noarch|-1|toys|f", "-toy|1-1|noarch|1|toys|f", "toy|1|noarch|1|toys|f"} {
 		if all, err := parseOffers([]byte(wrong + "\n")); err == nil {
 			t.Errorf("%q is %+v", wrong, all)
 		}
@@ -205,7 +205,7 @@ func TestParseAdvisories(t *testing.T) {
 	if cves, err = parseCVEsJSON(recorded(t, "dnf-5/cves").Stdout); err != nil || !slices.Equal(cves, wantCVEs) {
 		t.Errorf("dnf 5 has the CVEs %+v, %v", cves, err)
 	}
-	for _, wrong := range []string{"TOY-1 bugfix", "TOY-1 bugfix toy", "Last metadata expiration check: never"} {
+	for _, wrong := range []string{"TOY-1 bugfix", "TOY-1 bugfix toy", "TOY-1 bugfix toy-1-1.noarch toy-2-1.noarch"} {
 		if all, err := parseAdvisories([]byte(wrong)); err == nil {
 			t.Errorf("%q is %+v", wrong, all)
 		}
@@ -214,6 +214,9 @@ func TestParseAdvisories(t *testing.T) {
 		if all, err := parseAdvisoriesJSON([]byte(wrong)); err == nil {
 			t.Errorf("%q is %+v", wrong, all)
 		}
+	}
+	if all, err := parseAdvisories([]byte("Updating Subscription Management repositories.\n\nTOY-1 bugfix toy-1-1.noarch\n")); err != nil || len(all) != 1 {
+		t.Errorf("with a plugin that chats it is %+v, %v", all, err)
 	}
 	for kind, want := range map[string]packages.Classification{"newpackage": packages.Enhancement, "unknown": packages.Other, "": packages.Other} {
 		if got := classification(kind); got != want {

@@ -46,7 +46,9 @@ func (m *machine) cut(t *testing.T, when string, argv ...string) {
 		}
 	}
 	kill()
-	<-ended
+	if err := <-ended; err == nil {
+		t.Fatalf("%q ended by itself", argv)
+	}
 }
 
 // TestRepair kills dnf in mid-transaction, where some packages are installed and
