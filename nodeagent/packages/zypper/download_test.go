@@ -19,6 +19,7 @@ import (
 // TestDownload has packages fail in every way in one batch: the others must be
 // ready, and each failure under its own name.
 func TestDownload(t *testing.T) {
+	t.Parallel()
 	needy := rpmrepo.Good("toy-needy", "1.1-1")
 	needy.Requires = []string{"toy-gone"}
 	content := rpmrepo.Good("toy-content", "1.1-1")
@@ -57,6 +58,7 @@ func TestDownload(t *testing.T) {
 
 // TestDownloadServer has the server fail, in part and altogether: nobody's failure.
 func TestDownloadServer(t *testing.T) {
+	t.Parallel()
 	m, repo := outdated(t, rpmrepo.Good("toy-a", "1.1-1"), rpmrepo.Good("toy-b", "1.1-1"))
 	m.download(t, targets("1.1-1", "toy-a")...)
 	repo.SetDown(true)
@@ -77,6 +79,7 @@ func TestDownloadServer(t *testing.T) {
 // TestDownloadHanging has a server that takes requests and never answers, for
 // which libzypp waits with each file: after a batch, no more is asked for.
 func TestDownloadHanging(t *testing.T) {
+	t.Parallel()
 	var all []rpmrepo.Package
 	var wanted []packages.Target
 	for i := range 40 {
@@ -104,6 +107,7 @@ func TestDownloadHanging(t *testing.T) {
 
 // TestDownloadUnsigned has a repository whose packages must be signed and are not.
 func TestDownloadUnsigned(t *testing.T) {
+	t.Parallel()
 	m, _ := outdated(t, rpmrepo.Good("toy-a", "1.1-1"))
 	file := m.read(t, "/etc/zypp/repos.d/toys.repo")
 	m.write(t, "/etc/zypp/repos.d/toys.repo", file+"pkg_gpgcheck=1\n")
@@ -116,6 +120,7 @@ func TestDownloadUnsigned(t *testing.T) {
 // TestDiskFull has no room: for the packages in the cache, for what is being
 // fetched, and for what is in the packages.
 func TestDiskFull(t *testing.T) {
+	t.Parallel()
 	big := rpmrepo.Good("toy-big", "1.1-1")
 	var content strings.Builder // that cannot be compressed
 	for random := rand.New(rand.NewPCG(1, 2)); content.Len() < 4<<20; {
@@ -171,6 +176,7 @@ func (m *machine) small(tb testing.TB, name, size string) string {
 
 // TestLocked has another zypper at work: it is waited for, and then named.
 func TestLocked(t *testing.T) {
+	t.Parallel()
 	waited := 0
 	var release func()
 	m, _ := outdated(t, rpmrepo.Good("toy-a", "1.1-1"))

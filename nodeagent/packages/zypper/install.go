@@ -120,7 +120,7 @@ func parseInstall(a *answer, installs []packages.Target) (packages.Install, erro
 			r.message(e)
 		}
 	}
-	install := packages.Install{Failed: r.failures(), Warned: r.warned}
+	install := packages.Install{Failed: r.failures(), Warned: slices.DeleteFunc(r.warned, func(f packages.Failure) bool { return r.failed[f.Target] })}
 	if full := diskFull(text); full != nil && a.exit != exitOK {
 		return packages.Install{}, full
 	}
@@ -207,7 +207,7 @@ func (r *report) message(m *message) {
 			continue
 		}
 		r.said[*t] = append(r.said[*t], line)
-		if !early(script[1]) && r.find(script[2]) != nil {
+		if !early(script[1]) {
 			r.warn(*t, line)
 		}
 	}

@@ -33,6 +33,7 @@ func outdated(tb testing.TB, newer ...rpmrepo.Package) (*machine, *rpmrepo.Repos
 // TestInstall installs a batch with one transaction, from the cache and with the
 // server away, among it what zypper leaves out when it is asked for patches.
 func TestInstall(t *testing.T) {
+	t.Parallel()
 	var all []rpmrepo.Package
 	var wanted []packages.Target
 	for i := range 20 {
@@ -111,6 +112,7 @@ func TestInstall(t *testing.T) {
 // TestInstallScripts has scripts fail: the ones that keep a package from being
 // installed, and the ones that rpm only warns of.
 func TestInstallScripts(t *testing.T) {
+	t.Parallel()
 	m, _ := outdated(t, rpmrepo.Good("toy-a", "1.1-1"), rpmrepo.FailingPost("toy-b", "1.1-1"), rpmrepo.FailingPre("toy-c", "1.1-1"),
 		rpmrepo.Good("toy-d", "1.1-1"))
 	all := targets("1.1-1", "toy-a", "toy-b", "toy-c", "toy-d")
@@ -145,6 +147,7 @@ func TestInstallScripts(t *testing.T) {
 // TestInstallOldScripts has the scripts of the old packages fail, with which rpm
 // leaves both there or the new one alone.
 func TestInstallOldScripts(t *testing.T) {
+	t.Parallel()
 	m := newMachine(t, packages.Locks{})
 	repo := rpmrepo.New()
 	m.older(t, repo, rpmrepo.Package{Name: "toy-preun", Version: "1.0-1", Preun: "echo preun fails; exit 1"},
@@ -155,7 +158,7 @@ func TestInstallOldScripts(t *testing.T) {
 	if install := m.install(t, all[:1]...); failed(install.Failed) != "toy-preun" || !strings.Contains(install.Failed[0].Message, "preun fails") {
 		t.Errorf("install is %+v", install)
 	}
-	if install := m.install(t, all[1:]...); len(install.Failed) != 0 {
+	if install := m.install(t, all[1:]...); len(install.Failed) != 0 || failed(install.Warned) != "toy-postun" {
 		t.Errorf("install is %+v", install)
 	}
 	m.has(t, "toy-preun 1.0-1 1.1-1", "toy-postun 1.1-1")
@@ -171,12 +174,13 @@ func TestInstallOldScripts(t *testing.T) {
 // TestInstallRefused has a batch with one target that cannot be installed:
 // nothing is changed, nobody's counts are touched, and it is named.
 func TestInstallRefused(t *testing.T) {
+	t.Parallel()
 	good := rpmrepo.Good("toy-good", "1.1-1")
 	files := map[string]string{"/opt/same": "1"}
 	others := map[string]string{"/opt/same": "2"}
 	for name, c := range map[string]struct {
 		with    []rpmrepo.Package
-		prepare func(*machine, *rpmrepo.Repository)
+		prepare func(testing.TB, *machine)
 		ask     []packages.Target
 		named   string
 		message string
@@ -195,12 +199,12 @@ func TestInstallRefused(t *testing.T) {
 		},
 		"held": {
 			with:    []rpmrepo.Package{rpmrepo.Good("toy-bad", "1.1-1")},
-			prepare: func(m *machine, _ *rpmrepo.Repository) { m.run(t, "zypper", "-n", "addlock", "toy-bad") },
+			prepare: func(tb testing.TB, m *machine) { m.run(tb, "zypper", "-n", "addlock", "toy-bad") },
 			ask:     targets("1.1-1", "toy-bad"), named: "toy-bad", message: "conflicting requests",
 		},
 		"removed": {
 			with:    []rpmrepo.Package{rpmrepo.Good("toy-bad", "1.1-1")},
-			prepare: func(m *machine, _ *rpmrepo.Repository) { m.run(t, "rpm", "-e", "toy-bad") },
+			prepare: func(tb testing.TB, m *machine) { m.run(tb, "rpm", "-e", "toy-bad") },
 			ask:     targets("1.1-1", "toy-bad"), named: "toy-bad", message: "not installed any more",
 		},
 		"files in conflict": {
@@ -209,21 +213,22 @@ func TestInstallRefused(t *testing.T) {
 		},
 		"not downloaded": {
 			with: []rpmrepo.Package{rpmrepo.Good("toy-bad", "1.1-1")},
-			prepare: func(m *machine, _ *rpmrepo.Repository) {
+			prepare: func(tb testing.TB, m *machine) {
 				if err := os.RemoveAll(m.layer.Path + "/var/cache/zypp/packages"); err != nil {
-					t.Fatal(err)
+					tb.Fatal(err)
 				}
-				m.download(t, targets("1.1-1", "toy-good")...)
+				m.download(tb, targets("1.1-1", "toy-good")...)
 			},
 			ask: targets("1.1-1", "toy-bad"), named: "toy-bad", message: "not in zypper's cache",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			m, repo := outdated(t, append(c.with, good)...)
+			t.Parallel()
+			m, _ := outdated(t, append(c.with, good)...)
 			all := append(targets("1.1-1", "toy-good"), c.ask...)
 			m.download(t, all...)
 			if c.prepare != nil {
-				c.prepare(m, repo)
+				c.prepare(t, m)
 			}
 			_, err := m.Install(t.Context(), all)
 			var refused *packages.RefusedError
@@ -241,6 +246,7 @@ func TestInstallRefused(t *testing.T) {
 // TestInstallReplaces has an update that comes in the place of another package,
 // which is no removal.
 func TestInstallReplaces(t *testing.T) {
+	t.Parallel()
 	m := newMachine(t, packages.Locks{})
 	repo := rpmrepo.New()
 	m.older(t, repo, rpmrepo.Good("toy", "1.0-1"), rpmrepo.Good("toy-libs", "1.0-1"))

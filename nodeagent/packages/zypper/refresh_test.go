@@ -14,6 +14,7 @@ import (
 
 // TestRefresh fetches metadata that is new, that is not, and that cannot be had.
 func TestRefresh(t *testing.T) {
+	t.Parallel()
 	m := newMachine(t, packages.Locks{})
 	if refresh := m.refresh(t); refresh.Indexes != 0 || len(refresh.Warnings) != 1 {
 		t.Errorf("without a repository, refresh is %+v", refresh)
@@ -57,6 +58,7 @@ func TestRefresh(t *testing.T) {
 // TestRefreshDown has the only server away: the scan goes on with older metadata,
 // whose age is told.
 func TestRefreshDown(t *testing.T) {
+	t.Parallel()
 	m, repo := outdated(t, rpmrepo.Good("toy", "1.1-1"))
 	before := m.scan(t).MetadataRefreshed
 	time.Sleep(time.Until(before.Add(1100 * time.Millisecond))) // the cache's times are whole seconds

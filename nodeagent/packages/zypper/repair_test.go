@@ -15,6 +15,7 @@ import (
 // TestRepair kills a transaction in the middle, as a power cut does: the new
 // package is there beside the old one, and its %post has not come to its end.
 func TestRepair(t *testing.T) {
+	t.Parallel()
 	slow := rpmrepo.Good("toy-b", "1.1-1")
 	slow.Post = "[ -e /var/lib/toy.second ] && { echo done >/var/lib/toy.done; exit 0; }\ntouch /var/lib/toy.second\nsleep 60"
 	m, repo := outdated(t, rpmrepo.Good("toy-a", "1.1-1"), slow, rpmrepo.Good("toy-c", "1.1-1"))
@@ -66,6 +67,7 @@ func TestRepair(t *testing.T) {
 
 // TestDamagedDatabase has a database that rpm cannot read.
 func TestDamagedDatabase(t *testing.T) {
+	t.Parallel()
 	m, _ := outdated(t, rpmrepo.Good("toy", "1.1-1"))
 	m.download(t, targets("1.1-1", "toy")...)
 	m.write(t, "/var/lib/rpm/rpmdb.sqlite", "this is not a database")

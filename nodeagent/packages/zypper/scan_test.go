@@ -24,6 +24,7 @@ type wanted struct {
 // TestScan has a real zypper look at a machine on which every kind of package is
 // outdated.
 func TestScan(t *testing.T) {
+	t.Parallel()
 	m := newMachine(t, packages.Locks{})
 	repo := rpmrepo.New()
 	var old []rpmrepo.Package
@@ -132,6 +133,7 @@ func TestScan(t *testing.T) {
 
 // TestScanCurrent scans a machine on which nothing is missing.
 func TestScanCurrent(t *testing.T) {
+	t.Parallel()
 	m := newMachine(t, packages.Locks{})
 	repo := rpmrepo.New()
 	m.older(t, repo, rpmrepo.Good("toy-current", "1.0-1"))
@@ -144,6 +146,7 @@ func TestScanCurrent(t *testing.T) {
 // TestScanNeverRefreshed has a repository without metadata on the host, which
 // zypper would fetch in a scan, and one whose server is away.
 func TestScanNeverRefreshed(t *testing.T) {
+	t.Parallel()
 	m := newMachine(t, packages.Locks{})
 	scan := m.scan(t)
 	if len(scan.Patches) != 0 || !scan.MetadataRefreshed.IsZero() || scan.Installed != 0 {
@@ -180,6 +183,7 @@ func TestScanNeverRefreshed(t *testing.T) {
 // TestScanWhileLocked scans while another zypper is at work: root's zypper takes
 // a lock for lists too.
 func TestScanWhileLocked(t *testing.T) {
+	t.Parallel()
 	m := newMachine(t, packages.Locks{})
 	repo := rpmrepo.New()
 	m.older(t, repo, rpmrepo.Good("toy", "1.0-1"))
