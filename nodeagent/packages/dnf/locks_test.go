@@ -38,9 +38,6 @@ func TestLocks(t *testing.T) {
 			return err
 		}},
 		"downloads": {"/var/cache/dnf/download_lock.pid", holdPID, true, func() error {
-			if err := os.RemoveAll(filepath.Join(m.layer.Path, "var/cache/dnf/download_lock.pid.none")); err != nil {
-				return err
-			}
 			files, err := filepath.Glob(m.layer.Path + "/var/cache/dnf/*/packages/*")
 			for _, f := range files {
 				err = errors.Join(err, os.Remove(f))
@@ -104,6 +101,37 @@ func holdRecord(t *testing.T, path string) func() {
 		t.Fatal(err)
 	}
 	return func() { _ = file.Close() }
+}
+
+// TestAnotherDNF has a real one at work, which downloads for a while.
+func TestAnotherDNF(t *testing.T) {
+	m, repo := with(t, "toy-slow", "toy-good")
+	m.offer(t, repo, rpmrepo.Slow("toy-slow", "2.0-1"), rpmrepo.Good("toy-good", "2.0-1"))
+	// In no PID namespace of its own, as on a host.
+	other := exec.CommandContext(t.Context(), "chroot", m.layer.Path, "dnf", "-y", "--downloadonly", "upgrade", "toy-slow")
+	if err := other.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- other.Wait() }()
+	for deadline := time.Now().Add(time.Minute); repo.Requests("toy-slow") < 2; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("the other dnf does not download")
+		}
+	}
+	_, err := m.Download(t.Context(), toys("2.0-1", "toy-good"))
+	var held *packages.LockHeldError
+	if !errors.As(err, &held) || held.Process != "dnf" || held.PID != other.Process.Pid {
+		t.Errorf("it returns %#v, want that dnf (process %d) holds a lock", err, other.Process.Pid)
+	}
+	m.scan(t) // which waits for nobody's download
+	repo.ReleaseSlow()
+	if err := <-ended; err != nil {
+		t.Errorf("the other dnf was disturbed: %v", err)
+	}
+	if got := m.download(t, toys("2.0-1", "toy-good")...); len(got.Ready) != 1 {
+		t.Errorf("afterwards it is %+v", got)
+	}
 }
 
 // TestStop ends a download from a server that hangs.
