@@ -150,7 +150,8 @@ func (w *Worker) react(d *deployment, part string, positions []int, batch []*ite
 	case errors.Is(err, errTakenBack), errors.As(err, new(*stopError)):
 		d.enqueue(positions, false) // it ended while it waited for a lock
 	case cut != nil:
-		if cut.Transaction {
+		// An agent that died between two lines of its own leaves a command that was never run.
+		if cut.Transaction && !cut.NotStarted {
 			w.append(patchlog.TransactionInterrupted(now, w.run(), w.Node, part, cut.Reason))
 			d.Mending = "a transaction was cut off"
 		}
