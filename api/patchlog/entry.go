@@ -89,9 +89,11 @@ func place(reason string) string {
 		return "30"
 	case v1alpha1.EventTransactionInterrupted, v1alpha1.EventPackagesRepaired, v1alpha1.EventRepairFailed:
 		return "40"
-	case v1alpha1.EventPatchesDownloaded, v1alpha1.EventDownloadFailed:
+	case v1alpha1.EventPatchesDownloaded:
 		return "50"
-	case v1alpha1.EventPatchesInstalled, v1alpha1.EventInstallFailed, v1alpha1.EventPatchesWarned:
+	case v1alpha1.EventPatchesInstalled:
+		return "51"
+	case v1alpha1.EventDownloadFailed, v1alpha1.EventInstallFailed, v1alpha1.EventPatchesWarned:
 		return "60"
 	case v1alpha1.EventPatchesBlocked, v1alpha1.EventPatchesNotTried:
 		return "70"

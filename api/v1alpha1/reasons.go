@@ -134,6 +134,8 @@ const (
 	// ReasonUnmetDependencies: installed packages lack what they depend on, so
 	// that the package manager makes no plan; the message names them.
 	ReasonUnmetDependencies = "UnmetDependencies"
+	// ReasonAPIUnavailable: the agent waits for the API server before it goes on.
+	ReasonAPIUnavailable = "APIUnavailable"
 	// ReasonDownloaded: all chosen patches lie ready on the node's disk.
 	ReasonDownloaded = "Downloaded"
 	// ReasonInstalled: all chosen patches were installed.

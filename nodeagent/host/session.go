@@ -70,17 +70,22 @@ func (s *Session) Resumes() bool {
 }
 
 // Discard kills what an earlier agent left running in this step and forgets its results. It is for steps that are
-// harmless to repeat and that should not be answered from the past. A transaction is left alone.
+// harmless to repeat and that should not be answered from the past. Transactions are left alone, and can be
+// attached to.
 func (s *Session) Discard(ctx context.Context) error {
 	s.mu.Lock()
-	old := s.leftover
-	s.leftover = nil
+	var old, kept []*attempt
+	for _, a := range s.leftover {
+		if a.Transaction {
+			kept = append(kept, a)
+		} else {
+			old = append(old, a)
+		}
+	}
+	s.leftover = kept
 	s.mu.Unlock()
 	var errs []error
 	for _, a := range old {
-		if a.Transaction {
-			continue
-		}
 		_, done, err := a.exitCode()
 		if a.BootID == s.boot && (!done || err != nil) {
 			if err := s.stop(ctx, a); err != nil {

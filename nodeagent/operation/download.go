@@ -12,7 +12,8 @@ import (
 	"github.com/nodepatch/nodepatch/nodeagent/packages"
 )
 
-// download fetches the chosen patches. It may be ended at any time, and one that an earlier agent began is attached to.
+// download fetches the chosen patches. It may be ended at any time, and one that an earlier agent began is begun again: the
+// package manager keeps what it has.
 func (w *Worker) download(ctx context.Context) (goOn bool) {
 	d, err := w.current()
 	if err != nil {
@@ -21,7 +22,7 @@ func (w *Worker) download(ctx context.Context) (goOn bool) {
 	}
 	wanted := d.with(resultOpen)
 	w.say("", fmt.Sprintf("Downloading %s", plural(len(wanted), "patch", "patches")))
-	manager, err := w.manager(ctx, stepDownload)
+	_, manager, err := w.afresh(ctx, stepDownload)
 	if err != nil {
 		w.cannotBegin(err)
 		return false

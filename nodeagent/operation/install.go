@@ -66,7 +66,7 @@ func (w *Worker) transact(life, ctx context.Context, d *deployment) (goOn bool) 
 	}
 	part := fmt.Sprintf("%s-%d", stepInstall, d.Round)
 	w.say("", fmt.Sprintf("Installing %s", plural(len(batch), "patch", "patches")))
-	session, manager, err := w.attach(ctx, part)
+	session, manager, err := w.afresh(ctx, part)
 	if err != nil {
 		d.Obstacle = &finding{Reason: v1alpha1.ReasonHostUnavailable, Message: err.Error(), Time: time.Now()}
 		return true

@@ -53,7 +53,7 @@ func (w *Worker) repairOnArrival(life context.Context) (goOn bool) {
 func (w *Worker) repair(life context.Context, part, why string) error {
 	part = repairStep(part)
 	w.say("", "Putting the package database right: "+why)
-	manager, err := w.manager(life, part)
+	_, manager, err := w.afresh(life, part)
 	if err != nil {
 		return err
 	}

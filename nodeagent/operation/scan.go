@@ -118,14 +118,7 @@ func (w *Worker) scan(ctx context.Context) (goOn bool) {
 // look scans. A scan that an earlier agent began is thrown away and begun again: that is harmless, and its answers might be
 // those of another moment. Without a manager the host cannot be asked at all.
 func (w *Worker) look(ctx context.Context, step string) (packages.Scan, packages.Manager, error) {
-	session, err := w.Host.Session(w.journal.Current.ID, step)
-	if err != nil {
-		return packages.Scan{}, nil, err
-	}
-	if err := session.Discard(context.Background()); err != nil {
-		w.Logger.Warn("A scan of an earlier agent may still run", "error", err)
-	}
-	manager, err := w.Packages(session, w.locks(ctx))
+	_, manager, err := w.afresh(ctx, step)
 	if err != nil {
 		return packages.Scan{}, nil, err
 	}
@@ -189,17 +182,24 @@ func again[T any](ctx context.Context, f func(context.Context) (T, error)) (T, e
 	return result, err
 }
 
-// manager is the host's package manager for a step, attached to what an earlier agent left running in it. A wait for a lock
-// ends with ctx.
+// manager is the host's package manager for a step. What an earlier agent left running in it is waited for.
 func (w *Worker) manager(ctx context.Context, step string) (packages.Manager, error) {
-	_, m, err := w.attach(ctx, step)
-	return m, err
+	s, err := w.Host.Session(w.journal.Current.ID, step)
+	if err != nil {
+		return nil, err
+	}
+	return w.Packages(s, w.locks(ctx))
 }
 
-func (w *Worker) attach(ctx context.Context, step string) (*host.Session, packages.Manager, error) {
+// afresh is the host's package manager for a step of which an earlier agent's transaction is waited for and all else is begun
+// again: it is harmless to repeat, and might answer from before the transaction.
+func (w *Worker) afresh(ctx context.Context, step string) (*host.Session, packages.Manager, error) {
 	s, err := w.Host.Session(w.journal.Current.ID, step)
 	if err != nil {
 		return nil, nil, err
+	}
+	if err := s.Discard(context.WithoutCancel(ctx)); err != nil {
+		w.Logger.Warn("A command of an earlier agent may still run", "error", err)
 	}
 	m, err := w.Packages(s, w.locks(ctx))
 	return s, m, err

@@ -56,8 +56,9 @@ type Runner interface {
 //
 // A call either answers for each target, or returns an error that is nobody's
 // failure: *LockHeldError, *DiskFullError, *InterruptedDatabaseError,
-// *RefusedError, *RepositoryError, an error of the Runner, or *CommandError and
-// *ParseError where the tool did something unforeseen. What the tool says is
+// *UnmetDependenciesError, *RefusedError, *RepositoryError, an error of the
+// Runner, or *CommandError and *ParseError where the tool did something
+// unforeseen. What the tool says is
 // trusted for causes; whether a patch is installed is asked of the package
 // database alone, with Inspect.
 //

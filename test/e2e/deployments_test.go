@@ -136,3 +136,15 @@ func messages(ctx context.Context, task *v1alpha1.PatchTask, reason string) stri
 	return kubectl(ctx, "get", "events", "--sort-by=.eventTime", "-l", v1alpha1.TaskLabel+"="+task.Name,
 		"--field-selector", "reason="+reason, "-o", `jsonpath={range .items[*]}{.message}{"\n"}{end}`)
 }
+
+// nodeLogOf are the reasons of a task's entries about the machine with toy repositories, in order.
+func nodeLogOf(ctx context.Context, task string) []string {
+	GinkgoHelper()
+	var reasons []string
+	for _, entry := range logOf(ctx, task) {
+		if reason, is := strings.CutPrefix(entry, toy+" "); is {
+			reasons = append(reasons, reason)
+		}
+	}
+	return reasons
+}
