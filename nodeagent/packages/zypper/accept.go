@@ -16,11 +16,18 @@ type selection struct {
 	// accepted go together, rejected do not, each with the reason.
 	accepted []packages.Target
 	rejected []packages.Failure
+	// alone counts the reasons for which single targets were rejected without being
+	// named: what is said of several is about the host, and will be said of all.
+	alone map[string]int
 }
+
+// several is how many targets make a reason one of the host's.
+const several = 3
 
 // add takes as many of the targets as go together with those accepted before.
 // Those that zypper names are left out at once; where it names none, halves are
-// tried, so that one bad target among n costs some log n questions.
+// tried, so that one bad target among n costs some log n questions, and a host on
+// which nothing can be planned hardly more.
 func (s *selection) add(ctx context.Context, targets []packages.Target) error {
 	for len(targets) > 0 {
 		err := s.check(ctx, slices.Concat(s.accepted, targets))
@@ -45,8 +52,14 @@ func (s *selection) add(ctx context.Context, targets []packages.Target) error {
 			targets = left
 			continue
 		}
-		if len(targets) == 1 {
-			s.rejected = append(s.rejected, packages.Failure{Target: targets[0], Message: refused.Detail})
+		if len(targets) == 1 || s.alone[refused.Detail] >= several {
+			for _, t := range targets {
+				s.rejected = append(s.rejected, packages.Failure{Target: t, Message: refused.Detail})
+			}
+			if s.alone == nil {
+				s.alone = map[string]int{}
+			}
+			s.alone[refused.Detail]++
 			return nil
 		}
 		half := len(targets) / 2
