@@ -56,8 +56,8 @@ type item struct {
 	// From is the installed version.
 	From           string                  `json:"from,omitempty"`
 	Classification v1alpha1.Classification `json:"classification,omitempty"`
-	Result  result `json:"result,omitempty"`
-	Message string `json:"message,omitempty"`
+	Result         result                  `json:"result,omitempty"`
+	Message        string                  `json:"message,omitempty"`
 }
 
 func (i *item) name() string { return name(i.Name, i.Architecture) }

@@ -121,11 +121,19 @@ func (r *retries) count(status v1alpha1.PatchRetryStatus) v1alpha1.PatchRetrySta
 	})
 	if extra := len(next.Patches) - maxAttempted; extra > 0 {
 		// The oldest go. A host with so many failures has another problem.
-		slices.SortStableFunc(next.Patches, func(a, b v1alpha1.PatchAttempts) int { return a.LastTime.Compare(b.LastTime.Time) })
+		slices.SortStableFunc(next.Patches, func(a, b v1alpha1.PatchAttempts) int { return lastTime(&a).Compare(lastTime(&b)) })
 		next.Patches = next.Patches[extra:]
 	}
 	next.Summarize()
 	return next
+}
+
+// lastTime is zero in an entry that a person made without it.
+func lastTime(p *v1alpha1.PatchAttempts) time.Time {
+	if p.LastTime == nil {
+		return time.Time{}
+	}
+	return p.LastTime.Time
 }
 
 func attemptsOf(s *v1alpha1.PatchRetryStatus, name, version string) *v1alpha1.PatchAttempts {
