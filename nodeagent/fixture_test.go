@@ -2,10 +2,12 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/base64"
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -112,10 +114,16 @@ type node struct {
 
 func newNode(t *testing.T) *node {
 	t.Helper()
+	return newNodeFrom(t, roots.Debian, (*node).sources)
+}
+
+// newNodeFrom makes a node of a root, to which prepare gives packages.
+func newNodeFrom(t *testing.T, make func(context.Context, io.Writer) (*roots.Root, error), prepare func(*node)) *node {
+	t.Helper()
 	roots.Require(t, roots.Supported())
 	s := startServer(t)
 	n := &node{t: t, owner: t, name: strings.ToLower(strings.NewReplacer("/", "-", "_", "-").Replace(t.Name())), mirror: &gate{}}
-	root, err := roots.Debian(t.Context(), t.Output())
+	root, err := make(t.Context(), t.Output())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -131,7 +139,7 @@ func newNode(t *testing.T) *node {
 		t.Fatal(err)
 	}
 	n.write("/etc/machine-id", "0123456789abcdef0123456789abcdef\n")
-	n.sources()
+	prepare(n)
 
 	config, err := s.AgentConfig(t.Context(), n.name)
 	if err != nil {

@@ -184,4 +184,3 @@ func TestMachineLongTransaction(t *testing.T) {
 	}
 	run(t, session(t, newSystemd(t), "long"), transaction(filepath.Join(longDir, "began"), filepath.Join(longDir, "gate")))
 }
-
