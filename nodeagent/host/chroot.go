@@ -58,22 +58,25 @@ func (c *chroot) state(_ context.Context, a *attempt) (running bool, reason stri
 }
 
 func (c *chroot) stop(ctx context.Context, a *attempt) error {
+	group, err := c.process(a)
+	if err != nil || group == 0 {
+		return err
+	}
+	// The wrapper obeys at once, and what it runs may not. The kernel gives nobody else the group's number as long as a
+	// process of it is left.
 	signal, began := syscall.SIGTERM, time.Now()
 	for {
-		pid, err := c.process(a)
-		if err != nil {
-			return err
-		}
-		if pid == 0 {
-			return nil
-		}
 		if time.Since(began) > stopTimeout {
 			signal = syscall.SIGKILL
 		}
-		if signal != 0 {
-			if err := syscall.Kill(-pid, signal); err != nil && !errors.Is(err, syscall.ESRCH) {
-				return fmt.Errorf("kill %s: %w", a.Name, err)
-			}
+		err := syscall.Kill(-group, signal)
+		if errors.Is(err, syscall.ESRCH) || time.Since(began) > stopTimeout+time.Second {
+			return nil // what is left now is dead, and only waits to be reaped
+		}
+		if err != nil {
+			return fmt.Errorf("kill %s: %w", a.Name, err)
+		}
+		if signal == syscall.SIGTERM {
 			signal = 0
 		}
 		select {

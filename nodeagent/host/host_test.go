@@ -219,6 +219,24 @@ func testCommands(t *testing.T, h *Host) {
 		}
 	})
 
+	t.Run("cancel kills what does not obey", func(t *testing.T) {
+		pid := filepath.Join(t.TempDir(), "pid")
+		c := shell("stubborn", `sh -c 'trap "" TERM; echo $$ >"$0"; while :; do sleep 1; done' "$1"`, pid)
+		ctx, cancel := context.WithCancel(context.Background())
+		go func() {
+			for !exists(pid) {
+				time.Sleep(5 * time.Millisecond)
+			}
+			cancel()
+		}()
+		if _, err := session(t, h, "stubborn").Run(ctx, c); err == nil {
+			t.Error("The command ended by itself")
+		}
+		if alive(t, pid) {
+			t.Error("The command still runs")
+		}
+	})
+
 	t.Run("detach and attach", func(t *testing.T) {
 		dir := t.TempDir()
 		began, gate := filepath.Join(dir, "began"), filepath.Join(dir, "gate")
