@@ -251,10 +251,7 @@ func (w *Worker) carryOut(parent context.Context) error {
 		w.working, w.cancel = "", nil
 	}()
 
-	say, done := w.showProgress()
-	w.say = say
-	w.walk(parent, ctx)
-	done()
+	w.carryOn(parent, ctx)
 	switch {
 	case !w.journal.live():
 		return nil
@@ -267,6 +264,14 @@ func (w *Worker) carryOut(parent context.Context) error {
 		w.stopped(context.Cause(ctx))
 		return nil
 	}
+}
+
+// carryOn walks on and says meanwhile what it is at.
+func (w *Worker) carryOn(parent, ctx context.Context) {
+	say, done := w.showProgress()
+	defer done()
+	w.say = say
+	w.walk(parent, ctx)
 }
 
 // discard kills what an earlier agent left running of the current operation, but for transactions.
