@@ -28,6 +28,10 @@ demo: ## Build all, boot two machines, install the operator, scan, patch, and sh
 test: packages k8s ## Every test: unit, API, controllers, apt in real roots, the whole on real machines
 	hack/test
 
+.PHONY: test-kill
+test-kill: packages k8s ## Kill the agent at NODEPATCH_KILLS=200 random moments of real deployments
+	NODEPATCH_KILLS=$${NODEPATCH_KILLS:-200} go test -count 1 -timeout 60m -run '^TestKill$$' -v ./nodeagent
+
 ##@ Working on it
 
 .PHONY: help

@@ -29,7 +29,7 @@ func TestSimulation(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
-	scripts := uint64(3000)
+	scripts := uint64(1500)
 	if testing.Short() {
 		scripts = 300
 	}
