@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"time"
 
 	"k8s.io/utils/ptr"
 
@@ -43,24 +44,26 @@ func (p *Plan) Entries() []patchlog.Entry {
 // lastEntry is the one with which a task ends.
 func (p *Plan) lastEntry(run patchlog.Run) patchlog.Entry {
 	started := p.task.Status.StartTime
+	// A plan knows whole seconds. In the one in which it ended come the entries of its last node, with their fractions.
+	ended := p.now.Add(time.Second - time.Microsecond)
 	switch {
 	case p.Phase == v1alpha1.TaskStopped:
-		return patchlog.TaskStopped(p.now, run, p.Message())
+		return patchlog.TaskStopped(ended, run, p.Message())
 	case started == nil:
 		return patchlog.TaskRefused(p.now, run, p.Reason, p.Cause)
 	case p.Phase == v1alpha1.TaskComplete && p.action() == v1alpha1.ActionScan:
-		return patchlog.TaskFinished(p.now, run, p.Counts(), p.Patches(), p.now.Sub(started.Time))
+		return patchlog.TaskFinished(ended, run, p.Counts(), p.Patches(), p.now.Sub(started.Time))
 	case p.Phase == v1alpha1.TaskComplete:
-		return patchlog.RunFinished(p.now, run, p.progress(), p.now.Sub(started.Time))
+		return patchlog.RunFinished(ended, run, p.progress(), p.now.Sub(started.Time))
 	}
 	cause := p.Cause
 	if cause == "" {
 		cause = p.firstFailure()
 	}
 	if p.action() == v1alpha1.ActionScan {
-		return patchlog.TaskFailed(p.now, run, p.Counts(), cause)
+		return patchlog.TaskFailed(ended, run, p.Counts(), cause)
 	}
-	return patchlog.RunFailed(p.now, run, p.progress(), cause)
+	return patchlog.RunFailed(ended, run, p.progress(), cause)
 }
 
 func (p *Plan) firstFailure() string {

@@ -1,6 +1,7 @@
 package operation
 
 import (
+	"errors"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -23,7 +24,7 @@ func (w *Worker) end(step v1alpha1.Step, reason, message string, counts *v1alpha
 func (w *Worker) stopped(cause error) {
 	r := w.journal.Current
 	reason, message := v1alpha1.ReasonStopped, cause.Error()
-	if cause == errTakenBack {
+	if errors.Is(cause, errTakenBack) {
 		reason = v1alpha1.ReasonAborted
 	}
 	if r.scansOnly() {
@@ -69,7 +70,7 @@ func (w *Worker) conclude(d *deployment, cause error, counts *v1alpha1.PatchCoun
 	switch {
 	case cause != nil:
 		reason = v1alpha1.ReasonStopped
-		if cause == errTakenBack {
+		if errors.Is(cause, errTakenBack) {
 			reason = v1alpha1.ReasonAborted
 		}
 		message = cause.Error() + "; " + message
