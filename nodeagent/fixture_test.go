@@ -120,24 +120,11 @@ func newNode(t *testing.T) *node {
 // newNodeFrom makes a node of a root, to which prepare gives packages.
 func newNodeFrom(t *testing.T, make func(context.Context, io.Writer) (*roots.Root, error), prepare func(*node)) *node {
 	t.Helper()
-	roots.Require(t, roots.Supported())
+	n := &node{
+		t: t, owner: t, name: strings.ToLower(strings.NewReplacer("/", "-", "_", "-").Replace(t.Name())), mirror: &gate{},
+		Layer: roots.Open(t, make),
+	}
 	s := startServer(t)
-	n := &node{t: t, owner: t, name: strings.ToLower(strings.NewReplacer("/", "-", "_", "-").Replace(t.Name())), mirror: &gate{}}
-	root, err := make(t.Context(), t.Output())
-	if err != nil {
-		t.Fatal(err)
-	}
-	if n.Layer, err = root.Layer(t.TempDir()); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := n.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	if err := n.MountKernel(); err != nil {
-		t.Fatal(err)
-	}
 	n.write("/etc/machine-id", "0123456789abcdef0123456789abcdef\n")
 	prepare(n)
 
@@ -191,10 +178,7 @@ func (n *node) publish(repositories ...*aptrepo.Repository) {
 
 func (n *node) write(name, content string) {
 	n.t.Helper()
-	path := filepath.Join(n.Path, name)
-	if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte(content), 0o755)); err != nil {
-		n.t.Fatal(err)
-	}
+	n.Write(n.t, name, content)
 }
 
 func (n *node) exists(name string) bool {
@@ -204,11 +188,7 @@ func (n *node) exists(name string) bool {
 
 func (n *node) run(argv ...string) string {
 	n.t.Helper()
-	out, err := n.Command(n.t.Context(), argv[0], argv[1:]...).CombinedOutput()
-	if err != nil {
-		n.t.Fatalf("%q: %v: %s", argv, err, out)
-	}
-	return string(out)
+	return n.Run(n.t, argv...)
 }
 
 func (n *node) create(o client.Object) {

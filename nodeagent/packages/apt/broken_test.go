@@ -76,7 +76,7 @@ func TestScanUnmetDependencies(t *testing.T) {
 	repos["debian"].Add(needy)
 	m.serve(t, repos)
 	m.refresh(t)
-	m.run(t, "sh", "-c", "cd /root && apt-get -q download toy-needy && dpkg -i --force-depends toy-needy_1.0_all.deb")
+	m.layer.Run(t, "sh", "-c", "cd /root && apt-get -q download toy-needy && dpkg -i --force-depends toy-needy_1.0_all.deb")
 
 	_, err := m.Scan(t.Context())
 	var unmet *packages.UnmetDependenciesError
@@ -141,7 +141,7 @@ func TestScanNotUnderstood(t *testing.T) {
 					t.Fatal(err)
 				}
 			}()
-			m.write(t, "/usr/bin/"+c.tool, "#!/bin/sh\n"+c.script+"\n")
+			m.layer.Write(t, "/usr/bin/"+c.tool, "#!/bin/sh\n"+c.script+"\n")
 			scan, err := m.Scan(t.Context())
 			if err == nil {
 				t.Fatalf("scan found %+v", scan)
@@ -187,9 +187,9 @@ func TestScanReboot(t *testing.T) {
 		!strings.Contains(scan.Reboot.Reasons[0], newer) || !strings.Contains(scan.Reboot.Reasons[0], running) {
 		t.Errorf("with a newer kernel installed: %+v, %+v", scan.Kernel, scan.Reboot)
 	}
-	m.run(t, "dpkg", "--purge", "linux-image-"+newer)
-	m.write(t, "/run/reboot-required", "*** System restart required ***\n")
-	m.write(t, "/run/reboot-required.pkgs", "libc6\ndbus\nlibc6\n")
+	m.layer.Run(t, "dpkg", "--purge", "linux-image-"+newer)
+	m.layer.Write(t, "/run/reboot-required", "*** System restart required ***\n")
+	m.layer.Write(t, "/run/reboot-required.pkgs", "libc6\ndbus\nlibc6\n")
 	scan = m.scan(t)
 	if !scan.Reboot.Required || len(scan.Reboot.Reasons) != 1 || !strings.Contains(scan.Reboot.Reasons[0], "libc6, dbus") {
 		t.Errorf("with a flag file: %+v", scan.Reboot)

@@ -27,10 +27,10 @@ func TestDownload(t *testing.T) {
 		aptrepo.Good("toy-held", "1.1"), depending("toy-unmet", "1.1", "toy-absent"), aptrepo.Good("toy-superseded", "1.2"),
 		aptrepo.Good("toy-removed", "1.1"), aptrepo.Good("toy-current", "1.1"),
 	)
-	m.run(t, "apt-mark", "hold", "toy-held")
-	m.run(t, "dpkg", "--purge", "toy-removed")
-	m.run(t, "apt-get", "-q", "-y", "install", "toy-current")
-	m.run(t, "apt-get", "clean")
+	m.layer.Run(t, "apt-mark", "hold", "toy-held")
+	m.layer.Run(t, "dpkg", "--purge", "toy-removed")
+	m.layer.Run(t, "apt-get", "-q", "-y", "install", "toy-current")
+	m.layer.Run(t, "apt-get", "clean")
 
 	targets := append(upgrades("toy-good", "toy-missing", "toy-corrupt", "toy-needs-missing", "toy-needs-new", "toy-needs-lost",
 		"toy-held", "toy-unmet", "toy-superseded", "toy-removed", "toy-current"), target("toy-epoch", "2:1.1-1"))
@@ -78,7 +78,7 @@ func TestDownload(t *testing.T) {
 // TestDownloadForeign tells one name of two architectures apart.
 func TestDownloadForeign(t *testing.T) {
 	m := newMachine(t, packages.Locks{})
-	m.run(t, "dpkg", "--add-architecture", foreignArchitecture())
+	m.layer.Run(t, "dpkg", "--add-architecture", foreignArchitecture())
 	repos := archives()
 	var targets []packages.Target
 	for _, architecture := range []string{nativeArchitecture(), foreignArchitecture()} {
@@ -91,7 +91,7 @@ func TestDownloadForeign(t *testing.T) {
 	}
 	m.serve(t, repos)
 	m.install(t, "toy-twin=1.0", "toy-twin:"+foreignArchitecture()+"=1.0")
-	m.run(t, "apt-get", "clean")
+	m.layer.Run(t, "apt-get", "clean")
 	if download := m.download(t, targets...); !slices.Equal(download.Ready, targets) {
 		t.Fatalf("download is %+v", download)
 	}
@@ -148,8 +148,8 @@ func TestDownloadUntrusted(t *testing.T) {
 	repos["vendor"].Add(aptrepo.Good("toy-untrusted", "1.0"), aptrepo.Good("toy-untrusted", "1.1"))
 	publish(t, repos["vendor"])
 	m.install(t, "toy-untrusted=1.0")
-	m.run(t, "sed", "-i", "/vendor/s/trusted=yes/allow-insecure=yes/", "/etc/apt/sources.list")
-	m.run(t, "apt-get", "update")
+	m.layer.Run(t, "sed", "-i", "/vendor/s/trusted=yes/allow-insecure=yes/", "/etc/apt/sources.list")
+	m.layer.Run(t, "apt-get", "update")
 	download := m.download(t, upgrades("toy", "toy-untrusted")...)
 	sameNames(t, "ready", names(download.Ready), "toy")
 	sameReasons(t, "deferred", download.Deferred, map[string]string{"toy-untrusted": "not signed"})
@@ -162,7 +162,7 @@ func TestDownloadUnreachable(t *testing.T) {
 	publish(t, repos["vendor"])
 	m.install(t, "toy-there=1.0")
 	m.SetLimits(2*time.Second, time.Minute)
-	m.write(t, "/etc/apt/apt.conf.d/99test", "Acquire::Retries::Delay \"false\";\n")
+	m.layer.Write(t, "/etc/apt/apt.conf.d/99test", "Acquire::Retries::Delay \"false\";\n")
 	repos["vendor"].SetDown(true)
 
 	download := m.download(t, upgrades("toy-here", "toy-there")...)
@@ -186,7 +186,7 @@ func TestDownloadUnreachable(t *testing.T) {
 func TestDownloadHangs(t *testing.T) {
 	m, repos := newOutdated(t, packages.Locks{}, aptrepo.Slow("toy-slow", "1.1"), aptrepo.Good("toy-good", "1.1"))
 	m.SetLimits(time.Second, time.Minute)
-	m.write(t, "/etc/apt/apt.conf.d/99test", "Acquire::Retries::Delay \"false\";\n")
+	m.layer.Write(t, "/etc/apt/apt.conf.d/99test", "Acquire::Retries::Delay \"false\";\n")
 	download := m.download(t, upgrades("toy-slow", "toy-good")...)
 	sameReasons(t, "deferred", download.Deferred, map[string]string{"toy-slow": "Connection timed out"})
 	sameReasons(t, "failed", download.Failed, nil)
@@ -224,7 +224,7 @@ func TestDownloadDiskFull(t *testing.T) {
 		t.Run(folder, func(t *testing.T) {
 			m.mount(t, "tmpfs", "/var/cache/apt/"+folder, "size=100k")
 			if folder == "archives" {
-				m.write(t, "/var/cache/apt/archives/partial/.keep", "")
+				m.layer.Write(t, "/var/cache/apt/archives/partial/.keep", "")
 			}
 			_, err := m.Download(t.Context(), upgrades("toy-big"))
 			var full *packages.DiskFullError

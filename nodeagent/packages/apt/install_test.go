@@ -27,7 +27,7 @@ func TestInstall(t *testing.T) {
 		depending("toy-needs-new", "1.1", "toy-new"), aptrepo.FailingPostinst("toy-new", "0"),
 		aptrepo.WithConffile("toy-conffile", "1.1"), wordy,
 	)
-	m.write(t, "/etc/toy-conffile.conf", "version = mine\n")
+	m.layer.Write(t, "/etc/toy-conffile.conf", "version = mine\n")
 	targets := append(upgrades("toy-good", "toy-preinst", "toy-postinst", "toy-victim", "toy-needs-new", "toy-conffile", "toy-wordy"), target("toy-epoch", "2:1.1-1"))
 	m.fetch(t, targets...)
 
@@ -73,7 +73,7 @@ func TestInstall(t *testing.T) {
 	}
 
 	// Another transaction runs all of these again, which is no attempt at them.
-	m.run(t, "apt-get", "-q", "-y", "--download-only", "install", "toy-preinst")
+	m.layer.Run(t, "apt-get", "-q", "-y", "--download-only", "install", "toy-preinst")
 	install = m.put(t, upgrades("toy-preinst")...)
 	sameReasons(t, "culprits of the second transaction", install.Failed, map[string]string{"toy-preinst": culprits["toy-preinst"]})
 	// And one that names them is.
@@ -109,7 +109,7 @@ func TestInstallBroken(t *testing.T) {
 	m.put(t, upgrades("toy-same")...)
 	m.cutUnpacking(t, "toy-same", "1.2")
 	m.cutUnpacking(t, "toy-newer", "1.2")
-	m.run(t, "dpkg", "--configure", "--pending") // takes over what dpkg had written and repairs neither
+	m.layer.Run(t, "dpkg", "--configure", "--pending") // takes over what dpkg had written and repairs neither
 	m.wantStates(t, map[string]string{"toy-same": "1.1 iHR", "toy-newer": "1.0 iHR", "toy-twice": "1.1"})
 
 	scan := m.scan(t)
@@ -136,7 +136,7 @@ func (m *machine) cutUnpacking(tb testing.TB, name, version string) {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	m.write(tb, "/root/cut.deb", string(deb))
+	m.layer.Write(tb, "/root/cut.deb", string(deb))
 	// Dpkg must not be the first process of a namespace, which cannot be killed from within.
 	if output, err := m.try("sh", "-c", "dpkg --unpack /root/cut.deb; exit $?"); err == nil {
 		tb.Fatalf("dpkg was not killed: %s", output)
@@ -150,8 +150,8 @@ func TestInstallRefused(t *testing.T) {
 	m, _ := newOutdated(t, packages.Locks{}, aptrepo.Good("toy-good", "1.1"), aptrepo.Good("toy-held", "1.1"), aptrepo.Good("toy-superseded", "1.2"),
 		depending("toy-unmet", "1.1", "toy-absent"), conflicting, aptrepo.Good("toy-other", "1.1"), aptrepo.Good("toy-unfetched", "1.1"))
 	m.fetch(t, upgrades("toy-good")...)
-	m.run(t, "apt-get", "-q", "-y", "--download-only", "install", "toy-held", "toy-conflicting")
-	m.run(t, "apt-mark", "hold", "toy-held")
+	m.layer.Run(t, "apt-get", "-q", "-y", "--download-only", "install", "toy-held", "toy-conflicting")
+	m.layer.Run(t, "apt-mark", "hold", "toy-held")
 	for name, c := range map[string]struct {
 		named  map[string]string
 		detail string
@@ -187,8 +187,8 @@ func TestInstallRefused(t *testing.T) {
 // newer one, and what is not installed any more.
 func TestInstallDone(t *testing.T) {
 	m, _ := newOutdated(t, packages.Locks{}, aptrepo.Good("toy-newer", "1.2"), aptrepo.Good("toy-same", "1.1"), aptrepo.Good("toy-removed", "1.1"), aptrepo.Good("toy", "1.1"))
-	m.run(t, "apt-get", "-q", "-y", "install", "toy-newer", "toy-same")
-	m.run(t, "dpkg", "--remove", "toy-removed")
+	m.layer.Run(t, "apt-get", "-q", "-y", "install", "toy-newer", "toy-same")
+	m.layer.Run(t, "dpkg", "--remove", "toy-removed")
 	targets := upgrades("toy-newer", "toy-same", "toy-removed", "toy")
 	m.download(t, targets...)
 	if install := m.put(t, targets...); len(install.Failed) != 0 {
@@ -227,7 +227,7 @@ func TestInstallFromDisk(t *testing.T) {
 	if err := vendor.WriteTo(filepath.Join(m.layer.Path, "srv/vendor")); err != nil {
 		t.Fatal(err)
 	}
-	m.write(t, "/etc/apt/sources.list.d/vendor.list", vendor.SourcesList("file:/srv/vendor"))
+	m.layer.Write(t, "/etc/apt/sources.list.d/vendor.list", vendor.SourcesList("file:/srv/vendor"))
 	m.install(t, "toy-local=1.0", "toy-lost=1.0")
 
 	_, err := m.Install(t.Context(), upgrades("toy", "toy-local"))
@@ -293,14 +293,14 @@ func TestInstallStopped(t *testing.T) {
 					ended <- answer{install, err}
 				}()
 			}
-			m.write(t, "/run/go", "")
+			m.layer.Write(t, "/run/go", "")
 			a := <-ended
 			if a.err != nil {
 				t.Fatal(a.err)
 			}
 			sameReasons(t, "culprits", a.Failed, map[string]string{"toy-failing": "it fails on purpose"})
 			m.wantStates(t, map[string]string{"toy": "1.1", "toy-failing": "1.1 iF"})
-			if runs := strings.Count(m.run(t, "cat", "/var/log/dpkg.log"), "configure toy-failing:all 1.1"); runs != 1 {
+			if runs := strings.Count(m.layer.Run(t, "cat", "/var/log/dpkg.log"), "configure toy-failing:all 1.1"); runs != 1 {
 				t.Errorf("it was configured %d times", runs)
 			}
 		})

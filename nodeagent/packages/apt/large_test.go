@@ -34,7 +34,7 @@ func TestScanLarge(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m.write(t, "/var/lib/dpkg/status", string(text)+database.String())
+	m.layer.Write(t, "/var/lib/dpkg/status", string(text)+database.String())
 
 	var before, after runtime.MemStats
 	runtime.GC()

@@ -3,6 +3,7 @@ package apt_test
 import (
 	"context"
 	"flag"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -30,27 +31,13 @@ type machine struct {
 
 func newMachine(tb testing.TB, o packages.Locks) *machine {
 	tb.Helper()
-	roots.Require(tb, roots.Supported())
-	// Another release than this machine's, made by mmdebstrap with minbase and systemd.
-	root := &roots.Root{Path: os.Getenv("NODEPATCH_APT_ROOT")}
-	if root.Path == "" {
-		var err error
-		if root, err = roots.Debian(tb.Context(), tb.Output()); err != nil {
-			tb.Fatal(err)
+	layer := roots.Open(tb, func(ctx context.Context, log io.Writer) (*roots.Root, error) {
+		// Another release than this machine's, made by mmdebstrap with minbase and systemd.
+		if path := os.Getenv("NODEPATCH_APT_ROOT"); path != "" {
+			return &roots.Root{Path: path}, nil
 		}
-	}
-	layer, err := root.Layer(tb.TempDir())
-	if err != nil {
-		tb.Fatal(err)
-	}
-	tb.Cleanup(func() {
-		if err := layer.Close(); err != nil {
-			tb.Error(err)
-		}
+		return roots.Debian(ctx, log)
 	})
-	if err := layer.MountKernel(); err != nil {
-		tb.Fatal(err)
-	}
 	node, err := host.Detect(layer.Path, host.DefaultDir)
 	if err != nil {
 		tb.Fatal(err)
@@ -70,7 +57,7 @@ func newMachine(tb testing.TB, o packages.Locks) *machine {
 	}
 	m.Manager = apt.New(m.runner, files.FS(), o)
 	// Phasing goes by it; a root that was never booted has none.
-	m.write(tb, "/etc/machine-id", "0123456789abcdef0123456789abcdef\n")
+	m.layer.Write(tb, "/etc/machine-id", "0123456789abcdef0123456789abcdef\n")
 	return m
 }
 
@@ -89,23 +76,12 @@ func (m *machine) serve(tb testing.TB, repos map[string]*aptrepo.Repository) {
 	if err := os.RemoveAll(filepath.Join(m.layer.Path, "etc/apt/sources.list.d")); err != nil {
 		tb.Fatal(err)
 	}
-	m.write(tb, "/etc/apt/sources.list", list.String())
+	m.layer.Write(tb, "/etc/apt/sources.list", list.String())
 }
 
 func publish(tb testing.TB, repo *aptrepo.Repository) {
 	tb.Helper()
 	if err := repo.Publish(); err != nil {
-		tb.Fatal(err)
-	}
-}
-
-func (m *machine) write(tb testing.TB, name, content string) {
-	tb.Helper()
-	path := filepath.Join(m.layer.Path, name)
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		tb.Fatal(err)
-	}
-	if err := os.WriteFile(path, []byte(content), 0o755); err != nil {
 		tb.Fatal(err)
 	}
 }
@@ -116,20 +92,11 @@ func (m *machine) try(argv ...string) (string, error) {
 	return string(output), err
 }
 
-func (m *machine) run(tb testing.TB, argv ...string) string {
-	tb.Helper()
-	output, err := m.try(argv...)
-	if err != nil {
-		tb.Fatalf("%q: %v: %s", argv, err, output)
-	}
-	return output
-}
-
 // install installs exact versions from the repositories as they are.
 func (m *machine) install(tb testing.TB, packages ...string) {
 	tb.Helper()
 	m.refresh(tb)
-	m.run(tb, append([]string{"apt-get", "-q", "-y", "install"}, packages...)...)
+	m.layer.Run(tb, append([]string{"apt-get", "-q", "-y", "install"}, packages...)...)
 }
 
 func (m *machine) refresh(tb testing.TB) packages.Refresh {

@@ -130,7 +130,7 @@ func (m *machine) replaceSource(tb testing.TB, repo, address string) {
 	if changed == string(text) {
 		tb.Fatalf("no source %s in %s", repo, text)
 	}
-	m.write(tb, "/etc/apt/sources.list", changed)
+	m.layer.Write(tb, "/etc/apt/sources.list", changed)
 }
 
 // TestRefreshLockHeld waits for as long as it may and then says who holds the lock.

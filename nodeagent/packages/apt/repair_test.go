@@ -90,7 +90,7 @@ func TestRepairKilled(t *testing.T) {
 	}()
 	m.await(t, "run/waiting")
 	m.kill(t, "dpkg")
-	m.write(t, "/run/go", "")
+	m.layer.Write(t, "/run/go", "")
 	var interrupted *packages.InterruptedDatabaseError
 	if err := <-ended; !errors.As(err, &interrupted) {
 		t.Fatalf("error is %v, want an interrupted database", err)
@@ -160,9 +160,9 @@ func TestRepairOrphan(t *testing.T) {
 func TestRepairFailing(t *testing.T) {
 	m, _ := newOutdated(t, packages.Locks{}, aptrepo.FailingPostinst("toy-failing", "1.1"), aptrepo.FailingTimes("toy-once", "1.1", 1), aptrepo.WithConffile("toy-conffile", "1.1"))
 	targets := upgrades("toy-failing", "toy-once", "toy-conffile")
-	m.write(t, "/etc/toy-conffile.conf", "version = mine\n")
+	m.layer.Write(t, "/etc/toy-conffile.conf", "version = mine\n")
 	m.fetch(t, targets...)
-	m.run(t, "sh", "-c", "dpkg --unpack /var/cache/apt/archives/toy-*.deb")
+	m.layer.Run(t, "sh", "-c", "dpkg --unpack /var/cache/apt/archives/toy-*.deb")
 
 	repair := m.repair(t)
 	if !slices.Equal(repair.Packages, []string{"toy-conffile 1.1", "toy-once 1.1"}) {
@@ -185,8 +185,8 @@ func TestRepairNeverRemoves(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m.write(t, "/root/needy.deb", string(deb))
-	m.run(t, "dpkg", "-i", "--force-depends", "/root/needy.deb")
+	m.layer.Write(t, "/root/needy.deb", string(deb))
+	m.layer.Run(t, "dpkg", "-i", "--force-depends", "/root/needy.deb")
 	if repair := m.repair(t); len(repair.Packages) != 0 {
 		t.Errorf("put right were %q", repair.Packages)
 	}
@@ -205,11 +205,11 @@ func TestRepairNeverRemoves(t *testing.T) {
 // TestRepairNothing changes nothing on a machine that is in order.
 func TestRepairNothing(t *testing.T) {
 	m, _ := newOutdated(t, packages.Locks{}, aptrepo.Good("toy", "1.1"))
-	before := m.run(t, "dpkg-query", "-W")
+	before := m.layer.Run(t, "dpkg-query", "-W")
 	if repair := m.repair(t); len(repair.Packages)+len(repair.Remaining) != 0 {
 		t.Errorf("repair is %+v", repair)
 	}
-	if after := m.run(t, "dpkg-query", "-W"); after != before {
+	if after := m.layer.Run(t, "dpkg-query", "-W"); after != before {
 		t.Errorf("packages were\n%s\nand are\n%s", before, after)
 	}
 }

@@ -113,13 +113,13 @@ func scenario(repos map[string]*aptrepo.Repository) (install []string, want map[
 // outdated, and compares with what apt says by itself.
 func TestScan(t *testing.T) {
 	m := newMachine(t, packages.Locks{})
-	m.run(t, "dpkg", "--add-architecture", foreignArchitecture())
+	m.layer.Run(t, "dpkg", "--add-architecture", foreignArchitecture())
 	before := m.installedPackages(t)
 	repos := archives()
 	install, want := scenario(repos)
 	m.serve(t, repos)
 	m.install(t, install...)
-	m.run(t, "apt-mark", "hold", "toy-held")
+	m.layer.Run(t, "apt-mark", "hold", "toy-held")
 
 	scan := m.scan(t)
 	for name, w := range want {
@@ -170,7 +170,7 @@ func TestScan(t *testing.T) {
 	m.compareWithApt(t, scan)
 
 	// On disk already, apt would not print it.
-	m.run(t, "apt-get", "-q", "-y", "--download-only", "install", "toy-security")
+	m.layer.Run(t, "apt-get", "-q", "-y", "--download-only", "install", "toy-security")
 	size := func(s packages.Scan) int64 { p, _ := find(s, "toy-security"); return p.DownloadSize }
 	if got, want := size(m.scan(t)), size(scan); got != want {
 		t.Errorf("after its download toy-security has %d bytes, before %d", got, want)
@@ -180,7 +180,7 @@ func TestScan(t *testing.T) {
 // installedPackages counts them without the code under test.
 func (m *machine) installedPackages(tb testing.TB) int {
 	tb.Helper()
-	return strings.Count(m.run(tb, "dpkg", "-l"), "\nii ")
+	return strings.Count(m.layer.Run(tb, "dpkg", "-l"), "\nii ")
 }
 
 // compareWithApt has apt simulate upgrades by itself and compares names and numbers.
@@ -188,7 +188,7 @@ func (m *machine) compareWithApt(tb testing.TB, scan packages.Scan) {
 	tb.Helper()
 	// Asked in a chroot, apt would install what is phased.
 	const asHost = "Dir::Bin::ischroot=/bin/false"
-	upgrade := m.run(tb, "apt-get", "-s", "-o", asHost, "--with-new-pkgs", "upgrade")
+	upgrade := m.layer.Run(tb, "apt-get", "-s", "-o", asHost, "--with-new-pkgs", "upgrade")
 	var names []string
 	for line := range strings.Lines(upgrade) {
 		// "Inst name [installed] (offered …", and without the brackets for new ones.
@@ -224,7 +224,7 @@ func (m *machine) compareWithApt(tb testing.TB, scan packages.Scan) {
 		tb.Errorf("%d are held, kept back or phased, apt would not upgrade %d", others, rest)
 	}
 	// A dist-upgrade decides otherwise about what is kept back, and about nothing else.
-	dist := m.run(tb, "apt-get", "-s", "-o", asHost, "dist-upgrade")
+	dist := m.layer.Run(tb, "apt-get", "-s", "-o", asHost, "dist-upgrade")
 	distUpgraded, _, distRest := numbers(tb, dist)
 	if got := len(scan.Patches); got != distUpgraded+distRest {
 		tb.Errorf("%d patches, a dist-upgrade speaks of %d and %d", got, distUpgraded, distRest)
@@ -264,7 +264,7 @@ func TestScanNeverRefreshed(t *testing.T) {
 	if err := os.RemoveAll(lists); err != nil {
 		t.Fatal(err)
 	}
-	m.write(t, "/var/lib/apt/lists/lock", "")
+	m.layer.Write(t, "/var/lib/apt/lists/lock", "")
 	scan := m.scan(t)
 	if len(scan.Patches) != 0 || !scan.MetadataRefreshed.IsZero() {
 		t.Errorf("without metadata there are %d patches by metadata of %s", len(scan.Patches), scan.MetadataRefreshed)

@@ -40,7 +40,7 @@ func newOutdated(tb testing.TB, locks packages.Locks, offered ...aptrepo.Package
 	}
 	m.serve(tb, repos)
 	m.install(tb, install...)
-	m.run(tb, "apt-get", "clean")
+	m.layer.Run(tb, "apt-get", "clean")
 	return m, repos
 }
 

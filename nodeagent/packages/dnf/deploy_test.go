@@ -21,8 +21,8 @@ func TestDeploy(t *testing.T) {
 	names := []string{"toy-good", "toy-config", "toy-pre", "toy-post", "toy-missing", "toy-corrupt", "toy-needs", "toy-needs-missing", "toy-unmet", "toy-superseded"}
 	m, repo := with(t, names...)
 	m.offer(t, repo, rpmrepo.WithConfig("toy-config", "1.1-1"))
-	m.run(t, "dnf", "-q", "-y", "upgrade", "toy-config")
-	m.write(t, "/etc/toy-config.conf", "mine\n")
+	m.layer.Run(t, "dnf", "-q", "-y", "upgrade", "toy-config")
+	m.layer.Write(t, "/etc/toy-config.conf", "mine\n")
 	needs, needsMissing, unmet := rpmrepo.Good("toy-needs", "2.0-1"), rpmrepo.Good("toy-needs-missing", "2.0-1"), rpmrepo.Good("toy-unmet", "2.0-1")
 	needs.Requires, needsMissing.Requires, unmet.Requires = []string{"toy-extra"}, []string{"toy-missing-extra"}, []string{"toy-nowhere"}
 	m.offer(t, repo,
@@ -66,11 +66,11 @@ func TestDeploy(t *testing.T) {
 		t.Errorf("warned of are %+v", done.Warned)
 	}
 	m.wantVersions(t, "2.0-1 2.0-1 1.0-1 2.0-1 1.0-1 2.0-1 1-1", "toy-good", "toy-config", "toy-pre", "toy-post", "toy-missing", "toy-needs", "toy-extra")
-	if got := m.read(t, "/etc/toy-config.conf"); got != "mine\n" {
+	if got := m.layer.Read(t, "/etc/toy-config.conf"); got != "mine\n" {
 		t.Errorf("a changed configuration file is %q", got)
 	}
 	// The file of what failed stays, the others' go.
-	left := m.run(t, "sh", "-c", "ls /var/cache/dnf/toys-*/packages")
+	left := m.layer.Run(t, "sh", "-c", "ls /var/cache/dnf/toys-*/packages")
 	if !strings.Contains(left, "toy-pre-2.0-1.noarch.rpm") || strings.Contains(left, "toy-good") || strings.Contains(left, "toy-extra") {
 		t.Errorf("dnf's cache has %q", left)
 	}
@@ -142,7 +142,7 @@ func TestFileConflict(t *testing.T) {
 	owner := rpmrepo.Good("toy-owner", "1.0-1")
 	owner.Files = map[string]string{"/usr/share/toy": "owner"}
 	m.offer(t, repo, owner)
-	m.run(t, "dnf", "-q", "-y", "install", "toy-owner")
+	m.layer.Run(t, "dnf", "-q", "-y", "install", "toy-owner")
 	other := rpmrepo.Good("toy-a", "2.0-1")
 	other.Files = map[string]string{"/usr/share/toy": "a"}
 	m.offer(t, repo, other, rpmrepo.Good("toy-good", "2.0-1"))
@@ -190,7 +190,7 @@ func TestManyPackages(t *testing.T) {
 		t.Fatalf("installed is %+v", got)
 	}
 	m.wantVersions(t, strings.TrimSpace(strings.Repeat("2.0-1 ", 20)), names...)
-	if got := strings.Fields(m.run(t, "rpm", "-q", "--qf", "%{INSTALLTID}\n", "toy-00", "toy-19")); got[0] != got[1] {
+	if got := strings.Fields(m.layer.Run(t, "rpm", "-q", "--qf", "%{INSTALLTID}\n", "toy-00", "toy-19")); got[0] != got[1] {
 		t.Errorf("they were installed by the transactions %q", got)
 	}
 }

@@ -31,23 +31,7 @@ type machine struct {
 
 func newMachine(tb testing.TB, locks packages.Locks) *machine {
 	tb.Helper()
-	roots.Require(tb, roots.Supported())
-	root, err := roots.RPM(tb.Context(), tb.Output())
-	if err != nil {
-		tb.Fatal(err)
-	}
-	layer, err := root.Layer(tb.TempDir())
-	if err != nil {
-		tb.Fatal(err)
-	}
-	tb.Cleanup(func() {
-		if err := layer.Close(); err != nil {
-			tb.Error(err)
-		}
-	})
-	if err := layer.MountKernel(); err != nil {
-		tb.Fatal(err)
-	}
+	layer := roots.Open(tb, roots.RPM)
 	node, err := host.Detect(layer.Path, host.DefaultDir)
 	if err != nil {
 		tb.Fatal(err)
@@ -115,7 +99,7 @@ func (m *machine) serve(tb testing.TB, repos map[string]*rpmrepo.Repository) {
 	for id, repo := range repos {
 		mux.Handle("/"+id+"/", http.StripPrefix("/"+id, repo))
 		publish(tb, repo)
-		m.write(tb, "/etc/yum.repos.d/"+id+".repo", repo.RepoFile(id, server.URL+"/"+id))
+		m.layer.Write(tb, "/etc/yum.repos.d/"+id+".repo", repo.RepoFile(id, server.URL+"/"+id))
 	}
 }
 
@@ -128,7 +112,7 @@ func with(tb testing.TB, names ...string) (*machine, *rpmrepo.Repository) {
 		repo.Add(rpmrepo.Good(name, "1.0-1"))
 	}
 	m.serve(tb, map[string]*rpmrepo.Repository{"toys": repo})
-	m.run(tb, append([]string{"dnf", "-q", "-y", "install", "toy-release"}, names...)...)
+	m.layer.Run(tb, append([]string{"dnf", "-q", "-y", "install", "toy-release"}, names...)...)
 	return m, repo
 }
 
@@ -145,35 +129,6 @@ func publish(tb testing.TB, repo *rpmrepo.Repository) {
 	if err := repo.Publish(); err != nil {
 		tb.Fatal(err)
 	}
-}
-
-func (m *machine) write(tb testing.TB, name, content string) {
-	tb.Helper()
-	path := filepath.Join(m.layer.Path, name)
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		tb.Fatal(err)
-	}
-	if err := os.WriteFile(path, []byte(content), 0o644); err != nil {
-		tb.Fatal(err)
-	}
-}
-
-func (m *machine) read(tb testing.TB, name string) string {
-	tb.Helper()
-	content, err := os.ReadFile(filepath.Join(m.layer.Path, name))
-	if err != nil {
-		tb.Fatal(err)
-	}
-	return string(content)
-}
-
-func (m *machine) run(tb testing.TB, argv ...string) string {
-	tb.Helper()
-	output, err := m.layer.Command(context.Background(), argv[0], argv[1:]...).CombinedOutput()
-	if err != nil {
-		tb.Fatalf("%q: %v: %s", argv, err, output)
-	}
-	return string(output)
 }
 
 func (m *machine) refresh(tb testing.TB) packages.Refresh {

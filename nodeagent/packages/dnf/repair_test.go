@@ -88,13 +88,13 @@ func TestRepair(t *testing.T) {
 	if len(done.Packages) != 4 || len(done.Remaining) != 0 || !strings.Contains(strings.Join(done.Packages, ","), "toy-wait 2.0-1") {
 		t.Errorf("repaired is %+v", done)
 	}
-	if got := m.read(t, "/var/lib/waits"); got != "run\nrun\n" {
+	if got := m.layer.Read(t, "/var/lib/waits"); got != "run\nrun\n" {
 		t.Errorf("the scriptlet that was cut off ran: %q", got)
 	}
 	if scan = m.scan(t); len(scan.Problems) != 0 || scan.Installed != len(names)+1 {
 		t.Errorf("afterwards there are %d packages and the problems %+v", scan.Installed, scan.Problems)
 	}
-	m.run(t, "rpm", "-V", "toy-wait", "toy-0")
+	m.layer.Run(t, "rpm", "-V", "toy-wait", "toy-0")
 
 	again, err := m.Repair(t.Context())
 	if err != nil || len(again.Packages) != 0 {
@@ -116,7 +116,7 @@ func TestRepair(t *testing.T) {
 func TestRepairKernel(t *testing.T) {
 	m, repo := with(t, "toy")
 	m.offer(t, repo, rpmrepo.Kernel("5.14.0-1.el9"))
-	m.run(t, "dnf", "-q", "-y", "install", "kernel-core")
+	m.layer.Run(t, "dnf", "-q", "-y", "install", "kernel-core")
 	kernel := rpmrepo.Kernel("5.14.0-2.el9")
 	kernel.Posttrans = waits + "\ntouch /boot/entry"
 	m.offer(t, repo, kernel)
@@ -131,7 +131,7 @@ func TestRepairKernel(t *testing.T) {
 	if _, err := m.files.Stat("boot/entry"); err != nil {
 		t.Errorf("the kernel was not made bootable: %v", err)
 	}
-	if got := strings.Fields(m.run(t, "rpm", "-q", "kernel-core")); len(got) != 2 {
+	if got := strings.Fields(m.layer.Run(t, "rpm", "-q", "kernel-core")); len(got) != 2 {
 		t.Errorf("kernels are %q", got)
 	}
 	if again, err := m.Repair(t.Context()); err != nil || len(again.Packages) != 0 {
@@ -143,7 +143,7 @@ func TestRepairKernel(t *testing.T) {
 func TestRepairDatabase(t *testing.T) {
 	m, _ := with(t, "toy")
 	path := filepath.Join(m.layer.Path, "var/lib/rpm/rpmdb.sqlite")
-	m.run(t, "rpm", "-q", "toy")
+	m.layer.Run(t, "rpm", "-q", "toy")
 	for _, extra := range []string{"-wal", "-shm"} {
 		if err := os.RemoveAll(path + extra); err != nil {
 			t.Fatal(err)

@@ -32,9 +32,9 @@ func TestScan(t *testing.T) {
 		rpmrepo.Advisory{ID: "TOY-2026:4", Type: "enhancement", Packages: []string{"toy-enhancement-2.0-1"}},
 		rpmrepo.Advisory{ID: "TOY-2026:5", Type: "recommended", Severity: "moderate", Packages: []string{"toy-recommended-2.0-1"}},
 	)
-	m.write(t, "/etc/dnf/dnf.conf", m.read(t, "/etc/dnf/dnf.conf")+"excludepkgs=toy-excluded\n")
-	m.run(t, "dnf", "-q", "versionlock", "add", "toy-locked")
-	m.write(t, "/etc/os-release", "ID=toys\nVERSION_ID=9\nPRETTY_NAME=\"Toys 9\"\n")
+	m.layer.Write(t, "/etc/dnf/dnf.conf", m.layer.Read(t, "/etc/dnf/dnf.conf")+"excludepkgs=toy-excluded\n")
+	m.layer.Run(t, "dnf", "-q", "versionlock", "add", "toy-locked")
+	m.layer.Write(t, "/etc/os-release", "ID=toys\nVERSION_ID=9\nPRETTY_NAME=\"Toys 9\"\n")
 	before := time.Now().Add(-time.Second)
 	m.offer(t, repo)
 	scan := m.scan(t)
@@ -117,7 +117,7 @@ func TestReboot(t *testing.T) {
 	}
 	repo.Add(rpmrepo.Good("glibc", "2.34-100.el9"))
 	m.offer(t, repo)
-	m.run(t, "dnf", "-q", "-y", "install", "glibc")
+	m.layer.Run(t, "dnf", "-q", "-y", "install", "glibc")
 	scan := m.scan(t)
 	if !scan.Reboot.Required || !slices.Equal(scan.Reboot.Packages, []string{"glibc"}) {
 		t.Errorf("with a new glibc it is %+v", scan.Reboot)
@@ -130,7 +130,7 @@ func TestKernels(t *testing.T) {
 	m, repo := with(t, "toy")
 	for _, version := range []string{"5.14.0-1.el9", "5.14.0-2.el9", "5.14.0-3.el9"} {
 		m.offer(t, repo, rpmrepo.Kernel(version))
-		m.run(t, "dnf", "-q", "-y", "install", "kernel-core-"+version)
+		m.layer.Run(t, "dnf", "-q", "-y", "install", "kernel-core-"+version)
 	}
 	m.offer(t, repo, rpmrepo.Kernel("5.14.0-10.el9"))
 	p := find(t, m.scan(t), "kernel-core")
@@ -144,7 +144,7 @@ func TestKernels(t *testing.T) {
 	if got := m.install(t, target); len(got.Failed) != 0 {
 		t.Fatalf("installed is %+v", got)
 	}
-	if got := strings.Fields(m.run(t, "rpm", "-q", "--qf", "%{VERSION}-%{RELEASE} ", "kernel-core")); !slices.Equal(got, []string{"5.14.0-2.el9", "5.14.0-3.el9", "5.14.0-10.el9"}) {
+	if got := strings.Fields(m.layer.Run(t, "rpm", "-q", "--qf", "%{VERSION}-%{RELEASE} ", "kernel-core")); !slices.Equal(got, []string{"5.14.0-2.el9", "5.14.0-3.el9", "5.14.0-10.el9"}) {
 		t.Errorf("installed kernels are %q", got)
 	}
 	if scan := m.scan(t); len(scan.Patches) != 0 || len(scan.Problems) != 0 {
@@ -162,7 +162,7 @@ func TestRefresh(t *testing.T) {
 	if got := m.refresh(t); got.Indexes != 2 || got.Changed != 2 {
 		t.Errorf("a first refresh is %+v", got)
 	}
-	m.run(t, "dnf", "-q", "-y", "install", "toy")
+	m.layer.Run(t, "dnf", "-q", "-y", "install", "toy")
 
 	bad.SetDown(true)
 	good.Add(rpmrepo.Good("toy", "2.0-1"))
@@ -182,8 +182,8 @@ func TestRefresh(t *testing.T) {
 	m.refresh(t)
 
 	// A server that is there and has no repository is not unreachable.
-	m.write(t, "/etc/yum.repos.d/c-gone.repo", strings.Replace(m.read(t, "/etc/yum.repos.d/a-bad.repo"), "a-bad/", "nothing/", 1))
-	m.write(t, "/etc/yum.repos.d/c-gone.repo", strings.ReplaceAll(m.read(t, "/etc/yum.repos.d/c-gone.repo"), "a-bad", "c-gone"))
+	m.layer.Write(t, "/etc/yum.repos.d/c-gone.repo", strings.Replace(m.layer.Read(t, "/etc/yum.repos.d/a-bad.repo"), "a-bad/", "nothing/", 1))
+	m.layer.Write(t, "/etc/yum.repos.d/c-gone.repo", strings.ReplaceAll(m.layer.Read(t, "/etc/yum.repos.d/c-gone.repo"), "a-bad", "c-gone"))
 	_, err = m.Refresh(t.Context())
 	if !errors.As(err, &failed) || len(failed.Failures) != 1 || failed.Failures[0].Repository != "c-gone" || failed.Unreachable() {
 		t.Fatalf("with a repository that is gone it returns %#v", err)

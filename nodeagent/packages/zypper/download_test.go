@@ -109,8 +109,8 @@ func TestDownloadHanging(t *testing.T) {
 func TestDownloadUnsigned(t *testing.T) {
 	t.Parallel()
 	m, _ := outdated(t, rpmrepo.Good("toy-a", "1.1-1"))
-	file := m.read(t, "/etc/zypp/repos.d/toys.repo")
-	m.write(t, "/etc/zypp/repos.d/toys.repo", file+"pkg_gpgcheck=1\n")
+	file := m.layer.Read(t, "/etc/zypp/repos.d/toys.repo")
+	m.layer.Write(t, "/etc/zypp/repos.d/toys.repo", file+"pkg_gpgcheck=1\n")
 	d := m.download(t, targets("1.1-1", "toy-a")...)
 	if failed(d.Failed) != "toy-a" || !strings.Contains(d.Failed[0].Message, "Signature verification failed") {
 		t.Errorf("download is %+v", d)

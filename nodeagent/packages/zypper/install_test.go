@@ -48,10 +48,10 @@ func TestInstall(t *testing.T) {
 	repo.Advise(rpmrepo.Advisory{ID: "TOY-1", Type: "security", Severity: "critical", RebootSuggested: true, Packages: []string{"toy-reboot-1.1-1"}})
 	m.newer(t, repo, rpmrepo.Good("toy-extra", "3.0-1"))
 	wanted = append(wanted, target("toy-reboot", "1.1-1"), target("toy-config", "1.1-1"))
-	m.write(t, "/etc/toy-config.conf", "mine\n")
+	m.layer.Write(t, "/etc/toy-config.conf", "mine\n")
 
 	// The trap: "zypper patch" does nothing, and says that all is well.
-	if output := m.run(t, "zypper", "-n", "--no-refresh", "patch", "--dry-run"); !strings.Contains(output, "Nothing to do") {
+	if output := m.layer.Run(t, "zypper", "-n", "--no-refresh", "patch", "--dry-run"); !strings.Contains(output, "Nothing to do") {
 		t.Errorf("zypper does not leave out the patch that needs a reboot: %s", output)
 	}
 
@@ -84,10 +84,10 @@ func TestInstall(t *testing.T) {
 			t.Errorf("%s is a transaction: %t", c.Name, c.Transaction)
 		}
 	}
-	if got := m.read(t, "/etc/toy-config.conf"); got != "mine\n" {
+	if got := m.layer.Read(t, "/etc/toy-config.conf"); got != "mine\n" {
 		t.Errorf("the changed configuration is now %q", got)
 	}
-	if got := m.read(t, "/etc/toy-config.conf.rpmnew"); got != "version = 1.1-1\n" {
+	if got := m.layer.Read(t, "/etc/toy-config.conf.rpmnew"); got != "version = 1.1-1\n" {
 		t.Errorf("the new configuration beside it is %q", got)
 	}
 	scan := m.scan(t)
@@ -199,12 +199,12 @@ func TestInstallRefused(t *testing.T) {
 		},
 		"held": {
 			with:    []rpmrepo.Package{rpmrepo.Good("toy-bad", "1.1-1")},
-			prepare: func(tb testing.TB, m *machine) { m.run(tb, "zypper", "-n", "addlock", "toy-bad") },
+			prepare: func(tb testing.TB, m *machine) { m.layer.Run(tb, "zypper", "-n", "addlock", "toy-bad") },
 			ask:     targets("1.1-1", "toy-bad"), named: "toy-bad", message: "conflicting requests",
 		},
 		"removed": {
 			with:    []rpmrepo.Package{rpmrepo.Good("toy-bad", "1.1-1")},
-			prepare: func(tb testing.TB, m *machine) { m.run(tb, "rpm", "-e", "toy-bad") },
+			prepare: func(tb testing.TB, m *machine) { m.layer.Run(tb, "rpm", "-e", "toy-bad") },
 			ask:     targets("1.1-1", "toy-bad"), named: "toy-bad", message: "not installed any more",
 		},
 		"files in conflict": {

@@ -34,23 +34,7 @@ type machine struct {
 
 func newMachine(tb testing.TB, locks packages.Locks) *machine {
 	tb.Helper()
-	roots.Require(tb, roots.Supported())
-	root, err := roots.RPM(tb.Context(), tb.Output())
-	if err != nil {
-		tb.Fatal(err)
-	}
-	layer, err := root.Layer(tb.TempDir())
-	if err != nil {
-		tb.Fatal(err)
-	}
-	tb.Cleanup(func() {
-		if err := layer.Close(); err != nil {
-			tb.Error(err)
-		}
-	})
-	if err := layer.MountKernel(); err != nil {
-		tb.Fatal(err)
-	}
+	layer := roots.Open(tb, roots.RPM)
 	node, err := host.Detect(layer.Path, host.DefaultDir)
 	if err != nil {
 		tb.Fatal(err)
@@ -80,7 +64,7 @@ func (m *machine) serve(tb testing.TB, repo *rpmrepo.Repository) {
 	}
 	server := httptest.NewServer(repo)
 	tb.Cleanup(server.Close)
-	m.write(tb, "/etc/zypp/repos.d/toys.repo", strings.Replace(repo.RepoFile("toys", server.URL), "name=toys", "name=Toy repository", 1))
+	m.layer.Write(tb, "/etc/zypp/repos.d/toys.repo", strings.Replace(repo.RepoFile("toys", server.URL), "name=toys", "name=Toy repository", 1))
 }
 
 // older fills a repository with the first editions of packages, and installs them.
@@ -89,12 +73,12 @@ func (m *machine) older(tb testing.TB, repo *rpmrepo.Repository, all ...rpmrepo.
 	all = append([]rpmrepo.Package{rpmrepo.Base()}, all...)
 	repo.Add(all...)
 	m.serve(tb, repo)
-	m.run(tb, "zypper", "-n", "refresh")
+	m.layer.Run(tb, "zypper", "-n", "refresh")
 	argv := []string{"zypper", "-n", "install", "--no-recommends", "--name"}
 	for _, p := range all {
 		argv = append(argv, p.Name+"="+p.Version)
 	}
-	m.run(tb, argv...)
+	m.layer.Run(tb, argv...)
 }
 
 // newer adds editions to the repository, and refreshes.
@@ -105,36 +89,6 @@ func (m *machine) newer(tb testing.TB, repo *rpmrepo.Repository, all ...rpmrepo.
 		tb.Fatal(err)
 	}
 	m.refresh(tb)
-}
-
-func (m *machine) write(tb testing.TB, name, content string) {
-	tb.Helper()
-	path := filepath.Join(m.layer.Path, name)
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		tb.Fatal(err)
-	}
-	if err := os.WriteFile(path, []byte(content), 0o644); err != nil {
-		tb.Fatal(err)
-	}
-}
-
-func (m *machine) read(tb testing.TB, name string) string {
-	tb.Helper()
-	content, err := os.ReadFile(filepath.Join(m.layer.Path, name))
-	if err != nil {
-		tb.Fatal(err)
-	}
-	return string(content)
-}
-
-// run runs a command in the machine and returns what it printed.
-func (m *machine) run(tb testing.TB, argv ...string) string {
-	tb.Helper()
-	output, err := m.layer.Command(context.Background(), argv[0], argv[1:]...).CombinedOutput()
-	if err != nil {
-		tb.Fatalf("%q: %v: %s", argv, err, output)
-	}
-	return string(output)
 }
 
 func (m *machine) refresh(tb testing.TB) packages.Refresh {
@@ -179,7 +133,7 @@ func (m *machine) install(tb testing.TB, targets ...packages.Target) packages.In
 // installed is what rpm itself says is there of a package: its versions, the older first.
 func (m *machine) installed(tb testing.TB, name string) []string {
 	tb.Helper()
-	output := m.run(tb, "rpm", "-qa", "--qf", "%{VERSION}-%{RELEASE}\n", name)
+	output := m.layer.Run(tb, "rpm", "-qa", "--qf", "%{VERSION}-%{RELEASE}\n", name)
 	versions := strings.Fields(output)
 	slices.Sort(versions)
 	return versions

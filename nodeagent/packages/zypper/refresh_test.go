@@ -35,10 +35,10 @@ func TestRefresh(t *testing.T) {
 	// Two that fail beside one that works.
 	address := hang(t)
 	m.Hurry(3 * time.Second)
-	m.write(t, "/etc/zypp/repos.d/hanging.repo", "[hanging]\nname=It's a 'hanging' one\nenabled=1\nbaseurl="+address+"/\ngpgcheck=0\n")
+	m.layer.Write(t, "/etc/zypp/repos.d/hanging.repo", "[hanging]\nname=It's a 'hanging' one\nenabled=1\nbaseurl="+address+"/\ngpgcheck=0\n")
 	empty := httptest.NewServer(http.NotFoundHandler())
 	t.Cleanup(empty.Close)
-	m.write(t, "/etc/zypp/repos.d/empty.repo", "[empty]\nname=Empty\nenabled=1\nbaseurl="+empty.URL+"/\ngpgcheck=0\n")
+	m.layer.Write(t, "/etc/zypp/repos.d/empty.repo", "[empty]\nname=Empty\nenabled=1\nbaseurl="+empty.URL+"/\ngpgcheck=0\n")
 	refresh, err := m.Refresh(t.Context())
 	var failed *packages.RefreshError
 	if !errors.As(err, &failed) || len(failed.Failures) != 2 || failed.Unreachable() {

@@ -52,7 +52,7 @@ func TestRepair(t *testing.T) {
 		t.Errorf("repair is %+v", repair)
 	}
 	m.has(t, "toy-b 1.1-1")
-	if got := m.read(t, "/var/lib/toy.done"); got != "done\n" {
+	if got := m.layer.Read(t, "/var/lib/toy.done"); got != "done\n" {
 		t.Errorf("the script that was cut off was not run again: %q", got)
 	}
 	if install := m.install(t, all...); len(install.Failed) != 0 {
@@ -70,7 +70,7 @@ func TestDamagedDatabase(t *testing.T) {
 	t.Parallel()
 	m, _ := outdated(t, rpmrepo.Good("toy", "1.1-1"))
 	m.download(t, targets("1.1-1", "toy")...)
-	m.write(t, "/var/lib/rpm/rpmdb.sqlite", "this is not a database")
+	m.layer.Write(t, "/var/lib/rpm/rpmdb.sqlite", "this is not a database")
 	for _, name := range []string{"rpmdb.sqlite-wal", "rpmdb.sqlite-shm"} {
 		_ = os.Remove(filepath.Join(m.layer.Path, "var/lib/rpm", name))
 	}

@@ -37,7 +37,7 @@ func TestScan(t *testing.T) {
 	old = append(old, rpmrepo.Good("toy-epoch", "1:3.0-1"))
 	old[12].Source = "toy-origin-0.9-2.src.rpm"
 	m.older(t, repo, old...)
-	m.run(t, "zypper", "-n", "addlock", "toy-held")
+	m.layer.Run(t, "zypper", "-n", "addlock", "toy-held")
 
 	repo.Advise(
 		rpmrepo.Advisory{ID: "TOY-2026-1", Type: "security", Severity: "moderate", CVEs: []string{"CVE-2026-2", "CVE-2026-1"},
@@ -125,7 +125,7 @@ func TestScan(t *testing.T) {
 	if p, _ := find(m.scan(t), "toy-security"); !p.Downloaded || p.DownloadSize == 0 {
 		t.Errorf("after its download toy-security is %+v", p)
 	}
-	m.write(t, "/run/reboot-needed", "")
+	m.layer.Write(t, "/run/reboot-needed", "")
 	if reboot := m.scan(t).Reboot; !reboot.Required || !strings.Contains(strings.Join(reboot.Reasons, " "), "/run/reboot-needed") {
 		t.Errorf("with zypper's flag file, reboot is %+v", reboot)
 	}
@@ -155,7 +155,7 @@ func TestScanNeverRefreshed(t *testing.T) {
 	repo := rpmrepo.New()
 	m.older(t, repo, rpmrepo.Good("toy", "1.0-1"))
 	m.newer(t, repo, rpmrepo.Good("toy", "1.1-1"))
-	m.write(t, "/etc/zypp/repos.d/dead.repo", "[dead]\nname=Dead\nenabled=1\nautorefresh=1\nbaseurl="+hang(t)+"/\ngpgcheck=0\n")
+	m.layer.Write(t, "/etc/zypp/repos.d/dead.repo", "[dead]\nname=Dead\nenabled=1\nautorefresh=1\nbaseurl="+hang(t)+"/\ngpgcheck=0\n")
 	began := time.Now()
 	scan = m.scan(t)
 	if p, found := find(scan, "toy"); !found || p.AvailableVersion != "1.1-1" {

@@ -21,7 +21,7 @@ func TestKernel(t *testing.T) {
 		}
 	}
 	m := newMachine(t, packages.Locks{})
-	m.write(t, "/etc/zypp/zypp.conf", "[main]\nmultiversion = provides:multiversion(kernel)\n")
+	m.layer.Write(t, "/etc/zypp/zypp.conf", "[main]\nmultiversion = provides:multiversion(kernel)\n")
 	repo := rpmrepo.New()
 	m.older(t, repo, kernel("6.4.0-1"))
 	m.newer(t, repo, kernel("6.4.0-2"))
@@ -58,8 +58,8 @@ func TestLocalRepository(t *testing.T) {
 	if err := os.Rename(cache, local); err != nil {
 		t.Fatal(err)
 	}
-	file := strings.SplitAfter(m.read(t, "/etc/zypp/repos.d/toys.repo"), "baseurl=")[0]
-	m.write(t, "/etc/zypp/repos.d/toys.repo", file+"dir:///srv/toys\ngpgcheck=0\n")
+	file := strings.SplitAfter(m.layer.Read(t, "/etc/zypp/repos.d/toys.repo"), "baseurl=")[0]
+	m.layer.Write(t, "/etc/zypp/repos.d/toys.repo", file+"dir:///srv/toys\ngpgcheck=0\n")
 	m.refresh(t)
 	if p, found := find(m.scan(t), "toy"); !found || !p.Downloaded {
 		t.Errorf("in a directory of the host, toy is %+v", p)
