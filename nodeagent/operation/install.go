@@ -27,7 +27,7 @@ func (w *Worker) install(life, ctx context.Context) (goOn bool) {
 	}
 	for len(d.Queue) > 0 && d.Obstacle == nil {
 		mending := !d.UnderWay && d.Mending != ""
-		if ctx.Err() != nil && !d.UnderWay && !(mending && w.resumes(repairStep(fmt.Sprint(d.Round)))) {
+		if ctx.Err() != nil && !d.UnderWay && (!mending || !w.resumes(repairStep(fmt.Sprint(d.Round)))) {
 			break
 		}
 		if mending {
@@ -66,12 +66,12 @@ func (w *Worker) transact(life, ctx context.Context, d *deployment) (goOn bool) 
 	}
 	part := fmt.Sprintf("%s-%d", stepInstall, d.Round)
 	w.say("", fmt.Sprintf("Installing %s", plural(len(batch), "patch", "patches")))
-	session, manager, err := w.afresh(ctx, part)
+	manager, resumes, err := w.stage(ctx, part)
 	if err != nil {
 		d.Obstacle = &finding{Reason: v1alpha1.ReasonHostUnavailable, Message: err.Error(), Time: time.Now()}
 		return true
 	}
-	if ctx.Err() != nil && !session.Resumes() {
+	if ctx.Err() != nil && !resumes {
 		d.UnderWay = false // it waited for a lock, and nothing was begun
 		return true
 	}

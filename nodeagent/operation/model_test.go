@@ -96,10 +96,6 @@ func (m *hostModel) offer() {
 	}
 }
 
-func target(name string, version int) packages.Target {
-	return packages.Target{Name: name, Architecture: "all", Version: fmt.Sprint(version)}
-}
-
 // offers says whether a patch is still missing.
 func (m *hostModel) offers(key string) bool {
 	name, version, _ := strings.Cut(key, "=")
