@@ -133,7 +133,7 @@ func (s *Session) Run(ctx context.Context, c packages.Command) (packages.Result,
 // starts is how often a command is started that ended before it began, as happens when systemd executes itself anew.
 const starts = 3
 
-// attach takes the newest command of an earlier agent that is the same as c. Of an earlier boot only a transaction counts: all
+// attach takes the newest command of an earlier agent that is the same as c, or a transaction of its name. Of an earlier boot only a transaction counts: all
 // else is harmless to repeat, and would answer from the past.
 func (s *Session) attach(c packages.Command) *attempt {
 	s.mu.Lock()
@@ -142,7 +142,8 @@ func (s *Session) attach(c packages.Command) *attempt {
 		if a.BootID != s.boot && !a.Transaction {
 			continue
 		}
-		if a.Name == c.Name && slices.Equal(a.Argv, c.Argv) {
+		// The arguments of a transaction follow from answers that it has changed itself.
+		if a.Name == c.Name && (a.Transaction && c.Transaction || slices.Equal(a.Argv, c.Argv)) {
 			s.leftover = slices.Delete(s.leftover, i, i+1)
 			return a
 		}

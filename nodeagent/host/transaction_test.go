@@ -116,6 +116,20 @@ func testTransaction(t *testing.T, h *Host) {
 		}
 	})
 
+	t.Run("it is found by its name, whatever its arguments would be now", func(t *testing.T) {
+		c := shell("transaction", "echo first")
+		c.Transaction = true
+		run(t, session(t, h, "renamed"), c)
+		c.Argv = shell("transaction", "echo second").Argv
+		s := session(t, h, "renamed")
+		if r := run(t, s, c); string(r.Stdout) != "first\n" {
+			t.Errorf("Result is %q, want that of the transaction that ran", r.Stdout)
+		}
+		if r := run(t, s, c); string(r.Stdout) != "second\n" {
+			t.Errorf("Result is %q, want that of a new transaction", r.Stdout)
+		}
+	})
+
 	t.Run("a timeout is refused", func(t *testing.T) {
 		c := transaction("", "")
 		c.Timeout = time.Second

@@ -12,6 +12,9 @@ import (
 // maxAttempts is how often a phase is taken up again by an agent that died of it.
 const maxAttempts = 5
 
+// maxInstallAttempts is more: who gives up a transaction does not learn what it has installed.
+const maxInstallAttempts = 20
+
 // errTakenBack is the cause for which an operation ends that the manager no longer asks for.
 var errTakenBack = errors.New("the manager took the operation back before it had ended")
 
@@ -64,8 +67,12 @@ func (w *Worker) takeUp() bool {
 		return true
 	}
 	w.begun = r.ID
-	if r.Attempts++; r.Attempts > maxAttempts {
-		w.failed(v1alpha1.ReasonInterrupted, fmt.Sprintf("The agent ended %d times in this operation; its pod's log says why", maxAttempts))
+	most := maxAttempts
+	if r.Phase == phaseInstall {
+		most = maxInstallAttempts
+	}
+	if r.Attempts++; r.Attempts > most {
+		w.failed(v1alpha1.ReasonInterrupted, fmt.Sprintf("The agent ended %d times in this operation; its pod's log says why", most))
 		return false
 	}
 	w.Logger.Info("Operation goes on where an earlier agent left it", "operation", r.ID, "phase", r.Phase, "attempt", r.Attempts)
