@@ -84,8 +84,17 @@ func (s *systemd) start(ctx context.Context, a *attempt, argv, env []string) err
 		if err == nil || isError(err, "org.freedesktop.systemd1.UnitExists") {
 			return nil
 		}
+		limit := startTimeout
 		var refused dbus.Error
-		if errors.As(err, &refused) && !transient(refused.Name) || time.Since(began) > startTimeout {
+		switch goingDown := isError(err, "org.freedesktop.systemd1.TransactionIsDestructive"); {
+		case goingDown:
+			// The host shuts down, and takes no more units while it waits for a transaction. What there is to do is
+			// done after it has come back.
+			limit = shutdownPatience
+		case errors.As(err, &refused) && !transient(refused.Name):
+			return err
+		}
+		if time.Since(began) > limit {
 			return err
 		}
 		select {

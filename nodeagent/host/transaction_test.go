@@ -174,6 +174,9 @@ func TestSystemdShutdownWaits(t *testing.T) {
 	eventually(t, "the machine is off", func() bool { return errors.Is(syscall.Kill(leader, 0), syscall.ESRCH) })
 	m.leader = 0
 	_ = agent.Wait() // it went with the machine
+	if why, err := os.ReadFile(outside("refused")); err == nil {
+		t.Errorf("The agent was refused a command, and did not wait for the reboot: %s", why)
+	}
 	results, err := filepath.Glob(filepath.Join(m.path, DefaultDir, runDir, "*", "test", "*-transaction", "exit"))
 	if err != nil || len(results) != 1 {
 		t.Fatalf("Results are %v, %v", results, err)
@@ -196,5 +199,12 @@ func TestMachineLongTransaction(t *testing.T) {
 	if err := os.MkdirAll(longDir, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	run(t, session(t, newSystemd(t), "long"), transaction(filepath.Join(longDir, "began"), filepath.Join(longDir, "gate")))
+	s := session(t, newSystemd(t), "long")
+	run(t, s, transaction(filepath.Join(longDir, "began"), filepath.Join(longDir, "gate")))
+	// The machine goes down now, and takes no more commands. The agent waits until it goes down with it.
+	ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+	defer cancel()
+	if _, err := s.Run(ctx, shell("after", "true")); err != nil && !errors.Is(err, context.DeadlineExceeded) {
+		_ = os.WriteFile(filepath.Join(longDir, "refused"), []byte(err.Error()), 0o600)
+	}
 }
