@@ -3,6 +3,7 @@ package cluster_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -225,7 +226,8 @@ func traces(t *testing.T, number int) []string {
 		}
 	}
 	groups, err := exec.Command("find", "/sys/fs/cgroup", "-type", "d", "-path", fmt.Sprintf("*/nodepatch/%d", number)).Output()
-	if err != nil {
+	// A group that goes while it is looked at makes find fail, after it has listed the others.
+	if err != nil && !errors.As(err, new(*exec.ExitError)) {
 		t.Fatal(err)
 	}
 	for line := range strings.Lines(string(groups)) {
