@@ -196,9 +196,8 @@ func TestDown(t *testing.T) {
 
 // TestPackageFile has Debian's own tool read a package.
 func TestPackageFile(t *testing.T) {
-	if _, err := exec.LookPath("dpkg-deb"); err != nil {
-		t.Skip("dpkg-deb is not installed: this is no Debian machine")
-	}
+	_, lacks := exec.LookPath("dpkg-deb")
+	roots.Require(t, lacks)
 	repo := aptrepo.New(aptrepo.Release{Suite: "stable"})
 	p := aptrepo.WithConffile("toy", "1:1.0~rc1+b2-3")
 	p.Source, p.Depends, p.Files = "toy-source (1.0)", "a (>= 1), b | c", map[string]string{"/opt/toy/file": "content"}
