@@ -16,6 +16,11 @@ const (
 	UpdatePatchDataAnnotation = "nodepatch.io/update-patch-data"
 )
 
+// MaintenanceAnnotation on a Node remembers what nodepatch changed on it, so that
+// exactly that is undone; its value is JSON and nobody's business but the
+// manager's. It is there as long as nodepatch disrupts the node.
+const MaintenanceAnnotation = "nodepatch.io/maintenance"
+
 // Labels on what nodepatch creates.
 const (
 	// TaskLabel names the PatchTask that a log entry belongs to.
@@ -30,6 +35,8 @@ const (
 const (
 	// ManagerFieldOwner is the manager's.
 	ManagerFieldOwner = "nodepatch-manager"
+	// RolloutFieldOwner is that of the manager's part which plans rollouts.
+	RolloutFieldOwner = "nodepatch-rollout"
 	// AgentFieldOwner is the node agent's.
 	AgentFieldOwner = "nodepatch-agent"
 )

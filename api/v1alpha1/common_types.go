@@ -2,7 +2,6 @@ package v1alpha1
 
 import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/util/intstr"
 )
 
 // Action is what a task does on its nodes.
@@ -104,16 +103,31 @@ type TaskTemplate struct {
 	// of them whatever stands here.
 	// +optional
 	Patches *PatchSelection `json:"patches,omitempty"`
-	// rollout bounds how many nodes are worked on at once.
+	// rollout says in which order nodes go, and how many at once.
 	// +optional
 	// +kubebuilder:default={}
 	Rollout RolloutOptions `json:"rollout,omitzero"`
-	// drain says when a node's pods are moved away.
+	// blockers hold a node back as long as they are there.
 	// +optional
-	Drain *DrainOptions `json:"drain,omitempty"`
+	Blockers *Blockers `json:"blockers,omitempty"`
+	// drain says when and how a node's pods are moved away.
+	// +optional
+	// +kubebuilder:default={}
+	Drain DrainOptions `json:"drain,omitzero"`
 	// reboot says when a node is rebooted.
 	// +optional
-	Reboot *RebootOptions `json:"reboot,omitempty"`
+	// +kubebuilder:default={}
+	Reboot RebootOptions `json:"reboot,omitzero"`
+	// verify holds the options of the verifying step.
+	// +optional
+	// +kubebuilder:default={}
+	Verify VerifyOptions `json:"verify,omitzero"`
+	// hooks are pods that run on a node before and after its disruption.
+	// +optional
+	Hooks *Hooks `json:"hooks,omitempty"`
+	// loadBalancer says whether a node is taken out of load balancers before it is drained.
+	// +optional
+	LoadBalancer *LoadBalancerOptions `json:"loadBalancer,omitempty"`
 	// deadline ends the run this long after its start, whatever is left.
 	// +optional
 	// +kubebuilder:validation:Type=string
@@ -220,143 +234,6 @@ const (
 	// KubernetesPackagesInclude treats them as any other package.
 	KubernetesPackagesInclude KubernetesPackages = "Include"
 )
-
-// RolloutOptions bound how many nodes are worked on at once.
-type RolloutOptions struct {
-	// maxParallelScans is how many nodes scan or download at once, in a task
-	// that does no more than that.
-	// +optional
-	// +kubebuilder:default=50
-	// +kubebuilder:validation:Minimum=1
-	// +kubebuilder:validation:Maximum=5000
-	MaxParallelScans int32 `json:"maxParallelScans,omitempty"`
-	// maxUnavailable is how many of the policy's nodes may be unavailable at
-	// once, for any cause: a number, or a percentage of which at least one
-	// node is left. It is also how many nodes of a deployment work at once.
-	// +optional
-	// +kubebuilder:default=1
-	// +kubebuilder:validation:XIntOrString
-	// +kubebuilder:validation:MaxLength=4
-	// +kubebuilder:validation:Pattern="^([1-9][0-9]?|100)%$"
-	// +kubebuilder:validation:XValidation:rule="type(self) != int || int(self) >= 1",message="give a number of nodes of at least 1, or a percentage such as 10%"
-	MaxUnavailable *intstr.IntOrString `json:"maxUnavailable,omitempty"`
-	// maxFailures is how many failed nodes the rollout tolerates before it halts.
-	// +optional
-	// +kubebuilder:default=1
-	// +kubebuilder:validation:Minimum=0
-	// +kubebuilder:validation:Maximum=5000
-	MaxFailures *int32 `json:"maxFailures,omitempty"`
-	// topologyKey is a node label: nodes with different values of it are never
-	// disrupted at the same time.
-	// +optional
-	// +kubebuilder:validation:MinLength=1
-	// +kubebuilder:validation:MaxLength=317
-	TopologyKey string `json:"topologyKey,omitempty"`
-	// waves divide the nodes into groups that go one after the other.
-	// +optional
-	// +listType=map
-	// +listMapKey=name
-	// +kubebuilder:validation:MaxItems=16
-	Waves []Wave `json:"waves,omitempty"`
-	// soak is how long a node is watched after its disruption before the next
-	// one may start.
-	// +optional
-	// +kubebuilder:validation:Type=string
-	// +kubebuilder:validation:MaxLength=32
-	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('0s')",message="soak is a duration such as 10m"
-	Soak *metav1.Duration `json:"soak,omitempty"`
-}
-
-// Wave is a group of nodes within a rollout.
-//
-// +kubebuilder:validation:XValidation:rule="has(self.nodeSelector) != has(self.size)",message="a wave has either a nodeSelector or a size"
-type Wave struct {
-	// name of the wave.
-	// +required
-	// +kubebuilder:validation:MinLength=1
-	// +kubebuilder:validation:MaxLength=63
-	Name string `json:"name,omitempty"`
-	// nodeSelector puts the nodes that it selects into this wave.
-	// +optional
-	NodeSelector *metav1.LabelSelector `json:"nodeSelector,omitempty"`
-	// size puts this many of the nodes that are left into this wave: a number
-	// or a percentage.
-	// +optional
-	// +kubebuilder:validation:XIntOrString
-	// +kubebuilder:validation:MaxLength=4
-	// +kubebuilder:validation:Pattern="^([1-9][0-9]?|100)%$"
-	// +kubebuilder:validation:XValidation:rule="type(self) != int || int(self) >= 1",message="give a number of nodes of at least 1, or a percentage such as 10%"
-	Size *intstr.IntOrString `json:"size,omitempty"`
-	// soak is how long to wait after this wave.
-	// +optional
-	// +kubebuilder:validation:Type=string
-	// +kubebuilder:validation:MaxLength=32
-	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('0s')",message="soak is a duration such as 24h"
-	Soak *metav1.Duration `json:"soak,omitempty"`
-	// maxFailures of this wave; the rollout's if not set.
-	// +optional
-	// +kubebuilder:validation:Minimum=0
-	// +kubebuilder:validation:Maximum=5000
-	MaxFailures *int32 `json:"maxFailures,omitempty"`
-}
-
-// DrainWhen says at which point a node is drained.
-//
-// +kubebuilder:validation:Enum=Never;BeforeReboot;BeforeInstall
-type DrainWhen string
-
-const (
-	// DrainNever leaves the pods where they are.
-	DrainNever DrainWhen = "Never"
-	// DrainBeforeReboot drains a node that has to reboot.
-	DrainBeforeReboot DrainWhen = "BeforeReboot"
-	// DrainBeforeInstall drains every node before packages are installed.
-	DrainBeforeInstall DrainWhen = "BeforeInstall"
-)
-
-// DrainOptions say when and how a node is drained.
-type DrainOptions struct {
-	// when the node is drained.
-	// +optional
-	// +kubebuilder:default=BeforeReboot
-	When DrainWhen `json:"when,omitempty"`
-	// timeout after which the drain is undone and the node counted as failed.
-	// +optional
-	// +kubebuilder:default="15m"
-	// +kubebuilder:validation:Type=string
-	// +kubebuilder:validation:MaxLength=32
-	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('10s')",message="a drain's timeout is at least 10s; durations are written like 15m"
-	Timeout metav1.Duration `json:"timeout,omitzero"`
-}
-
-// RebootWhen says in which case a node is rebooted.
-//
-// +kubebuilder:validation:Enum=Never;IfRequired;Always
-type RebootWhen string
-
-const (
-	// RebootNever leaves a node that needs a reboot waiting for one.
-	RebootNever RebootWhen = "Never"
-	// RebootIfRequired reboots a node that needs it.
-	RebootIfRequired RebootWhen = "IfRequired"
-	// RebootAlways reboots every node on which something was installed.
-	RebootAlways RebootWhen = "Always"
-)
-
-// RebootOptions say when a node is rebooted.
-type RebootOptions struct {
-	// when the node is rebooted.
-	// +optional
-	// +kubebuilder:default=IfRequired
-	When RebootWhen `json:"when,omitempty"`
-	// timeout after which a node that has not come back is counted as failed.
-	// +optional
-	// +kubebuilder:default="20m"
-	// +kubebuilder:validation:Type=string
-	// +kubebuilder:validation:MaxLength=32
-	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('1m')",message="a reboot's timeout is at least 1m; durations are written like 20m"
-	Timeout metav1.Duration `json:"timeout,omitzero"`
-}
 
 // RetryLimits are the failed attempts after which a patch is not tried again.
 type RetryLimits struct {

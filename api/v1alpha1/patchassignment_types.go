@@ -19,9 +19,11 @@ import (
 // +kubebuilder:printcolumn:name="Answered",type=string,JSONPath=`.status.agent.task`,description="Task that the agent last said something about"
 // +kubebuilder:printcolumn:name="Step",type=string,JSONPath=`.status.agent.step`,description="Where the agent stands with it"
 // +kubebuilder:printcolumn:name="Since",type=date,JSONPath=`.status.agent.time`
-// +kubebuilder:printcolumn:name="Agent",type=string,JSONPath=`.status.controller.agent`,description="Whether the node's agent is there"
 // +kubebuilder:printcolumn:name="Message",type=string,JSONPath=`.status.agent.message`
-// +kubebuilder:printcolumn:name="Waits",type=string,JSONPath=`.status.controller.message`,description="What the manager waits for",priority=1
+// +kubebuilder:printcolumn:name="Agent",type=string,JSONPath=`.status.controller.agent`,description="Whether the node's agent is there"
+// +kubebuilder:printcolumn:name="Manager",type=string,JSONPath=`.status.controller.step`,description="What the manager does with the node"
+// +kubebuilder:printcolumn:name="Says",type=string,JSONPath=`.status.controller.message`,description="What the manager does or waits for"
+// +kubebuilder:printcolumn:name="Waits",type=string,JSONPath=`.status.rollout.message`,description="Why the task does not let the node go on"
 type PatchAssignment struct {
 	metav1.TypeMeta `json:",inline"`
 	// metadata is standard object metadata.
@@ -45,14 +47,15 @@ type PatchAssignmentSpec struct {
 	// before it ended, the agent ends it at the next safe point.
 	// +optional
 	Operation *Operation `json:"operation,omitempty"`
-	// withdrawn are the operations that the manager took back because the node
-	// did not answer in time, newest first. They are written in one piece with
-	// the removal of the operation, so that a node that was given up is not
-	// asked again by the same task, however often the manager restarts.
+	// verdicts are what the manager decided about operations that it ended,
+	// newest first: of a node that did not answer in time, and of every node that
+	// was disrupted. They are written in one piece with the removal of the
+	// operation, so that a node is not asked again by the same task, however
+	// often the manager restarts.
 	// +optional
 	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=8
-	Withdrawn []EndedOperation `json:"withdrawn,omitempty"`
+	Verdicts []EndedOperation `json:"verdicts,omitempty"`
 	// retryClears is status.clears of the node's PatchRetry after the manager
 	// has cleared counts there: when it changes, the agent reads its PatchRetry
 	// again, which it does not watch.
@@ -73,10 +76,22 @@ type Operation struct {
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=63
 	Task string `json:"task,omitempty"`
-	// step that the agent may go up to: Scanning, Downloading or Installing.
-	// What lies before it is done first, and Verifying follows Installing.
+	// step that the agent may go up to: Scanning, Downloading, Installing or
+	// Rebooting. What lies before it is done first, and Verifying follows
+	// Installing and Rebooting. The manager raises it, and never lowers it.
 	// +required
 	Step Step `json:"step,omitempty"`
+	// action of the task. An agent that deploys and has come to its step, with
+	// something left to install or a reboot to do, waits until the step is raised.
+	// +optional
+	Action Action `json:"action,omitempty"`
+	// reboot says when the agent asks to reboot: Never, if it is left out.
+	// +optional
+	Reboot RebootWhen `json:"reboot,omitempty"`
+	// admittedAt is since when the node may be disrupted: it holds one of the
+	// rollout's slots from then on, until the manager has ended the operation.
+	// +optional
+	AdmittedAt *metav1.Time `json:"admittedAt,omitempty"`
 	// patches chooses what is downloaded and installed: all but the packages
 	// of Kubernetes itself, if it is left out.
 	// +optional
@@ -92,8 +107,9 @@ type Operation struct {
 	// assignedAt is when the manager asked.
 	// +required
 	AssignedAt metav1.Time `json:"assignedAt,omitzero"`
-	// deadline is when the manager stops waiting for an answer; an agent that
-	// comes back later does not begin.
+	// deadline is when the manager stops waiting for the agent to come to the
+	// step; an agent that comes back later does not begin. It is set anew with
+	// the step. A node that waits at its step has none to fear.
 	// +required
 	Deadline metav1.Time `json:"deadline,omitzero"`
 }
@@ -141,6 +157,26 @@ type PatchAssignmentStatus struct {
 	// controller is the half that the manager writes.
 	// +optional
 	Controller *ControllerStatus `json:"controller,omitempty"`
+	// rollout is why the node's task does not let it go on, as long as the node
+	// is ready to be disrupted and waits.
+	// +optional
+	Rollout *RolloutStatus `json:"rollout,omitempty"`
+}
+
+// RolloutStatus is why a node that is ready to be disrupted waits.
+type RolloutStatus struct {
+	// operationID that waits.
+	// +optional
+	// +kubebuilder:validation:MaxLength=64
+	OperationID string `json:"operationID,omitempty"`
+	// reason in one word, one of the reasons of this API.
+	// +optional
+	// +kubebuilder:validation:MaxLength=128
+	Reason string `json:"reason,omitempty"`
+	// message in a sentence.
+	// +optional
+	// +kubebuilder:validation:MaxLength=1024
+	Message string `json:"message,omitempty"`
 }
 
 // AgentStatus is what a node's agent says.
@@ -167,9 +203,12 @@ type AgentStatus struct {
 	// +optional
 	// +kubebuilder:validation:MaxLength=1024
 	Message string `json:"message,omitempty"`
-	// counts of the node's patches, once the operation has ended.
+	// counts of the node's patches, once the operation has ended or waits.
 	// +optional
 	Counts *PatchCounts `json:"counts,omitempty"`
+	// reboots is how often the agent has rebooted the node in this operation.
+	// +optional
+	Reboots int32 `json:"reboots,omitempty"`
 	// version of the agent.
 	// +optional
 	// +kubebuilder:validation:MaxLength=128
@@ -206,6 +245,10 @@ type EndedOperation struct {
 	// counts of the node's patches at that time.
 	// +optional
 	Counts *PatchCounts `json:"counts,omitempty"`
+	// admittedAt is since when the operation was allowed to disrupt the node; a
+	// verdict with it is the last word, whatever the agent says.
+	// +optional
+	AdmittedAt *metav1.Time `json:"admittedAt,omitempty"`
 }
 
 // AgentPresence says whether a node's agent is there.
@@ -227,11 +270,21 @@ type ControllerStatus struct {
 	// agent says whether the node's agent is there.
 	// +optional
 	Agent AgentPresence `json:"agent,omitempty"`
+	// operationID that the manager disrupts the node for, if it does.
+	// +optional
+	// +kubebuilder:validation:MaxLength=64
+	OperationID string `json:"operationID,omitempty"`
+	// step of the disruption: Draining, Installing, Rebooting or Verifying.
+	// +optional
+	Step Step `json:"step,omitempty"`
+	// since when the disruption is in this step.
+	// +optional
+	Since *metav1.Time `json:"since,omitempty"`
 	// reason for which the node waits, in one word.
 	// +optional
 	// +kubebuilder:validation:MaxLength=128
 	Reason string `json:"reason,omitempty"`
-	// message for which the node waits, in a sentence.
+	// message says what the manager does with the node, or why the node waits.
 	// +optional
 	// +kubebuilder:validation:MaxLength=1024
 	Message string `json:"message,omitempty"`

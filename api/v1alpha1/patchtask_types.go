@@ -18,6 +18,7 @@ import (
 // +kubebuilder:printcolumn:name="Action",type=string,JSONPath=`.status.template.action`
 // +kubebuilder:printcolumn:name="Phase",type=string,JSONPath=`.status.phase`
 // +kubebuilder:printcolumn:name="Nodes",type=integer,JSONPath=`.status.nodes.total`,description="Nodes that the task is about"
+// +kubebuilder:printcolumn:name="Waiting",type=integer,JSONPath=`.status.nodes.waiting`,description="Nodes that are ready to be disrupted and wait"
 // +kubebuilder:printcolumn:name="Done",type=integer,JSONPath=`.status.nodes.done`
 // +kubebuilder:printcolumn:name="Failed",type=integer,JSONPath=`.status.nodes.failed`
 // +kubebuilder:printcolumn:name="Unreachable",type=integer,JSONPath=`.status.nodes.unreachable`
@@ -169,7 +170,7 @@ type TaskStop struct {
 	// time since which it has to.
 	// +required
 	Time metav1.Time `json:"time,omitzero"`
-	// reason in one word: Stopped, DeadlineExceeded or PolicyDeleted.
+	// reason in one word: Stopped, DeadlineExceeded, PolicyDeleted or TooManyFailures.
 	// +required
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=128
@@ -217,6 +218,9 @@ type TaskNodeCounts struct {
 	// were done.
 	// +optional
 	Stopped int32 `json:"stopped"`
+	// skipped nodes were left alone because their preDisrupt hook failed.
+	// +optional
+	Skipped int32 `json:"skipped"`
 	// failed nodes answered that they failed, or did not answer in time.
 	// +optional
 	Failed int32 `json:"failed"`

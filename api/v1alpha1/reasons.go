@@ -80,6 +80,11 @@ const (
 	ReasonStopping = "Stopping"
 	// ReasonFinished: the run is over.
 	ReasonFinished = "Finished"
+	// ReasonTooManyFailures: more nodes failed than maxFailures allows, so that
+	// the rollout halted.
+	ReasonTooManyFailures = "TooManyFailures"
+	// ReasonNodesSkipped: preDisrupt hooks kept nodes out, none failed.
+	ReasonNodesSkipped = "NodesSkipped"
 )
 
 // Reasons for which a node waits, failed or could not be reached.
@@ -101,6 +106,72 @@ const (
 	ReasonTimeout = "Timeout"
 	// ReasonAborted: the manager took the operation back.
 	ReasonAborted = "Aborted"
+)
+
+// Reasons for which a node that is ready to be disrupted waits, in the order in
+// which they are asked for. The first that applies is the one that is shown.
+const (
+	// ReasonWindowClosed: no maintenance window of the policy is open.
+	ReasonWindowClosed = "WindowClosed"
+	// ReasonWindowTooShort: the node would need longer than the window stays open.
+	ReasonWindowTooShort = "WindowTooShort"
+	// ReasonWave: nodes of an earlier wave are not done, or the wave soaks.
+	ReasonWave = "Wave"
+	// ReasonControlPlane: control-plane nodes go last, one by one, alone, and only
+	// while the others are Ready.
+	ReasonControlPlane = "ControlPlane"
+	// ReasonTopology: a node with another value of the topologyKey is disrupted.
+	ReasonTopology = "Topology"
+	// ReasonBudget: as many of the policy's nodes as allowed are unavailable.
+	ReasonBudget = "Budget"
+	// ReasonClusterBudget: as many of the cluster's nodes as allowed are unavailable.
+	ReasonClusterBudget = "ClusterBudget"
+	// ReasonBlockedByPod: a pod on the node holds it back.
+	ReasonBlockedByPod = "BlockedByPod"
+	// ReasonBlockedByCondition: a condition of the node holds it back.
+	ReasonBlockedByCondition = "BlockedByCondition"
+	// ReasonBlockedByAlert: alerts fire, or Prometheus could not be asked.
+	ReasonBlockedByAlert = "BlockedByAlert"
+	// ReasonBlockedByCoordinator: another reboot coordinator (kured's lock, a
+	// Lease of medik8s) holds the node.
+	ReasonBlockedByCoordinator = "BlockedByCoordinator"
+	// ReasonBlockerUnknown: it could not be found out whether a blocker is there.
+	ReasonBlockerUnknown = "BlockerUnknown"
+)
+
+// Reasons for which the agent itself waits at its step.
+const (
+	// ReasonReadyToInstall: the chosen patches lie ready on the node's disk.
+	ReasonReadyToInstall = "ReadyToInstall"
+	// ReasonRebootRequired: what was installed takes effect with a reboot.
+	ReasonRebootRequired = "RebootRequired"
+)
+
+// Reasons with which the manager ends the disruption of a node.
+const (
+	// ReasonHookFailed: a hook's pod failed or did not end in time.
+	ReasonHookFailed = "HookFailed"
+	// ReasonDrainRefused: pods would lose what they cannot get back.
+	ReasonDrainRefused = "DrainRefused"
+	// ReasonDrainTimeout: pods were still there after drain.timeout.
+	ReasonDrainTimeout = "DrainTimeout"
+	// ReasonInstallTimeout: the packages were not installed within install.timeout.
+	ReasonInstallTimeout = "InstallTimeout"
+	// ReasonRebootTimeout: the node was not back within reboot.timeout.
+	ReasonRebootTimeout = "RebootTimeout"
+	// ReasonRebootFailed: the host refused to reboot.
+	ReasonRebootFailed = "RebootFailed"
+	// ReasonRebootUnknown: whether a reboot is required could not be found out.
+	ReasonRebootUnknown = "RebootUnknown"
+	// ReasonRebootStillRequired: the node rebooted, and wants to again for the same reason.
+	ReasonRebootStillRequired = "RebootStillRequired"
+	// ReasonVerifyTimeout: the node, or a DaemonSet's pod on it, was not Ready
+	// within verify.timeout.
+	ReasonVerifyTimeout = "VerifyTimeout"
+	// ReasonSoakFailed: the node did not stay Ready while it soaked.
+	ReasonSoakFailed = "SoakFailed"
+	// ReasonVerified: the node went through its disruption and is in service again.
+	ReasonVerified = "Verified"
 )
 
 // Reasons of a node's agent: for the result of an operation, for conditions of
@@ -234,4 +305,33 @@ const (
 	EventDeployStopped = "DeployStopped"
 	// EventRetriesCleared regards a Node: a person cleared counts of its PatchRetry.
 	EventRetriesCleared = "RetriesCleared"
+	// EventNodeAdmitted regards a Node: its disruption begins.
+	EventNodeAdmitted = "NodeAdmitted"
+	// EventNodeCordoned regards a Node: no pod is scheduled to it any more.
+	EventNodeCordoned = "NodeCordoned"
+	// EventDrainBlocked regards a Node: pods on it cannot be evicted now; the note
+	// names them and their PodDisruptionBudgets.
+	EventDrainBlocked = "DrainBlocked"
+	// EventNodeDrained regards a Node: its pods are gone; the note counts them.
+	EventNodeDrained = "NodeDrained"
+	// EventRebootRequired regards a Node: it waits for a reboot; the note says why.
+	EventRebootRequired = "RebootRequired"
+	// EventNodeRebooting regards a Node: its agent has asked the host to reboot.
+	EventNodeRebooting = "NodeRebooting"
+	// EventNodeRebooted regards a Node: it is back, with another boot ID.
+	EventNodeRebooted = "NodeRebooted"
+	// EventHookSucceeded regards a Node: a hook's pod ran to completion.
+	EventHookSucceeded = "HookSucceeded"
+	// EventHookFailed regards a Node: a hook's pod failed or did not end in time.
+	EventHookFailed = "HookFailed"
+	// EventNodeUncordoned regards a Node: pods may be scheduled to it again.
+	EventNodeUncordoned = "NodeUncordoned"
+	// EventNodeDone regards a Node: it went through its disruption.
+	EventNodeDone = "NodeDone"
+	// EventNodeSkipped regards a Node: its preDisrupt hook kept it out.
+	EventNodeSkipped = "NodeSkipped"
+	// EventNodeFailed regards a Node: its disruption failed and was undone.
+	EventNodeFailed = "NodeFailed"
+	// EventNodeStopped regards a Node: its disruption was ended by the task and undone.
+	EventNodeStopped = "NodeStopped"
 )

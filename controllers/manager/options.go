@@ -5,9 +5,12 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"strings"
 
 	uberzap "go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/intstr"
 	clientconfig "sigs.k8s.io/controller-runtime/pkg/client/config"
 	"sigs.k8s.io/controller-runtime/pkg/config"
 	"sigs.k8s.io/controller-runtime/pkg/log/zap"
@@ -25,6 +28,12 @@ type options struct {
 	log           zap.Options
 	controllers   config.Controller
 	metricsSecure bool
+	// node that this manager runs on.
+	node string
+	// clusterMaxUnavailable bounds disruption over all policies; nil for no bound.
+	clusterMaxUnavailable *intstr.IntOrString
+	kured                 types.NamespacedName
+	leaseNamespace        string
 }
 
 // parse reads the command line; getenv gives what the pod's manifest sets.
@@ -32,6 +41,7 @@ func parse(args []string, getenv func(string) string) (options, error) {
 	o := options{
 		metricsSecure: true,
 		instance:      getenv("POD_NAME"),
+		node:          getenv("NODE_NAME"),
 		// The traces of reconcile errors are all the same.
 		log: zap.Options{StacktraceLevel: zapcore.PanicLevel},
 	}
@@ -44,6 +54,12 @@ func parse(args []string, getenv func(string) string) (options, error) {
 	flags.StringVar(&o.agentImage, "agent-image", "", "image of the node agents, which is the manager's own; required")
 	flags.StringVar(&o.namespace, "namespace", getenv("POD_NAMESPACE"),
 		"namespace of the manager and the agents; POD_NAMESPACE if not given")
+	budget := flags.String("cluster-max-unavailable", "",
+		"how many nodes of the whole cluster may be unavailable at once, for any cause, before no more are disrupted: a number, or a percentage such as 5%; no bound if not given")
+	kured := flags.String("kured", "kube-system/kured",
+		"namespace and name of kured's DaemonSet, whose lock on a node is respected; empty for none")
+	flags.StringVar(&o.leaseNamespace, "maintenance-lease-namespace", "",
+		"namespace of the Leases node-NAME by which tools agree who maintains a node; no Leases if not given. See config/rbac/maintenance-lease.yaml")
 	flags.BoolVar(&o.printVersion, "version", false, "print the version and end")
 	verbosity := flags.Int("v", 0, "how much to log: 0 says what happened, 4 how")
 	o.log.BindFlags(flags)
@@ -57,6 +73,13 @@ func parse(args []string, getenv func(string) string) (options, error) {
 	if o.instance == "" {
 		o.instance, _ = os.Hostname()
 	}
+	var err error
+	if o.clusterMaxUnavailable, err = parseBudget(*budget); err != nil {
+		return o, err
+	}
+	if o.kured, err = parseName(*kured); err != nil {
+		return o, err
+	}
 	switch {
 	case o.printVersion:
 		return o, nil
@@ -68,4 +91,29 @@ func parse(args []string, getenv func(string) string) (options, error) {
 		return o, errors.New("--namespace is required where POD_NAMESPACE is not set")
 	}
 	return o, nil
+}
+
+// parseBudget reads a number of nodes, or a percentage.
+func parseBudget(text string) (*intstr.IntOrString, error) {
+	if text == "" {
+		return nil, nil
+	}
+	value := intstr.Parse(text)
+	number, err := intstr.GetScaledValueFromIntOrPercent(&value, 100, false)
+	if err != nil || number < 1 || strings.HasSuffix(text, "%") && number > 100 {
+		return nil, fmt.Errorf("--cluster-max-unavailable is a number of nodes of at least 1, or a percentage from 1%% to 100%%, not %q", text)
+	}
+	return &value, nil
+}
+
+// parseName reads NAMESPACE/NAME, or nothing.
+func parseName(text string) (types.NamespacedName, error) {
+	if text == "" {
+		return types.NamespacedName{}, nil
+	}
+	namespace, name, found := strings.Cut(text, "/")
+	if !found || namespace == "" || name == "" {
+		return types.NamespacedName{}, fmt.Errorf("--kured is NAMESPACE/NAME of kured's DaemonSet, or empty, not %q", text)
+	}
+	return types.NamespacedName{Namespace: namespace, Name: name}, nil
 }

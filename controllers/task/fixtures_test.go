@@ -10,6 +10,7 @@ import (
 	"k8s.io/utils/ptr"
 
 	"github.com/nodepatch/nodepatch/api/v1alpha1"
+	"github.com/nodepatch/nodepatch/controllers/assignment"
 	"github.com/nodepatch/nodepatch/controllers/policy"
 )
 
@@ -185,15 +186,15 @@ func (in *Input) agent(name string, presence v1alpha1.AgentPresence) {
 func (in *Input) apply(plan *Plan) {
 	for i := range plan.Nodes {
 		node := &plan.Nodes[i]
-		assignment := in.Assignments[node.Name]
+		given := in.Assignments[node.Name]
 		if node.Assign != nil {
-			assignment.Spec.Operation = node.Assign
+			given.Spec.Operation = node.Assign
 		}
 		if node.Stop != "" {
-			assignment.Spec.Operation.Stop = node.Stop
+			given.Spec.Operation.Stop = node.Stop
 		}
 		if node.Withdraw {
-			withdraw(assignment, node.Verdict)
+			assignment.Conclude(&given.Spec, node.Verdict)
 		}
 	}
 	in.Task.Status = plan.Status(in.Task.Status)

@@ -14,6 +14,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/nodepatch/nodepatch/api/v1alpha1"
+	"github.com/nodepatch/nodepatch/controllers/assignment"
 	"github.com/nodepatch/nodepatch/test/apiserver"
 )
 
@@ -144,17 +145,17 @@ func answerAll(after time.Duration) (most func() int, stop func()) {
 			Expect(client.IgnoreNotFound(admin.List(context.WithoutCancel(ctx), &list))).To(Succeed())
 			open := int64(0)
 			for i := range list.Items {
-				assignment := &list.Items[i]
-				operation := assignment.Spec.Operation
-				if operation == nil || outcomeOf(assignment, operation.ID) != nil {
+				given := &list.Items[i]
+				operation := given.Spec.Operation
+				if operation == nil || assignment.Outcome(given, operation.ID) != nil {
 					continue
 				}
 				open++
-				if seen[assignment.Name].IsZero() {
-					seen[assignment.Name] = time.Now()
+				if seen[given.Name].IsZero() {
+					seen[given.Name] = time.Now()
 				}
-				if time.Since(seen[assignment.Name]) >= after {
-					answer(assignment.Name, v1alpha1.StepDone, 1)
+				if time.Since(seen[given.Name]) >= after {
+					answer(given.Name, v1alpha1.StepDone, 1)
 				}
 			}
 			peak.Store(max(peak.Load(), open))

@@ -11,35 +11,31 @@ import (
 	"github.com/nodepatch/nodepatch/controllers/assignment"
 )
 
-// maxWithdrawn is how many verdicts an assignment keeps: as many as an agent
-// keeps outcomes. Only tasks that run at the same time need theirs.
-const maxWithdrawn = 8
-
 // trace derives where a node stands that was given its part of the task. The
 // agent's own word goes before the manager's verdict, also when it comes late.
-func (r *run) trace(node *corev1.Node, assignment *v1alpha1.PatchAssignment) (Node, bool) {
-	if assignment == nil {
+func (r *run) trace(node *corev1.Node, given *v1alpha1.PatchAssignment) (Node, bool) {
+	if given == nil {
 		return Node{}, false
 	}
-	outcome := outcomeOf(assignment, r.id)
+	outcome := assignment.Outcome(given, r.id)
 	if outcome != nil && outcome.Step != v1alpha1.StepStopped {
 		return r.answered(node.Name, outcome), true
 	}
-	if verdict := verdictOf(assignment, r.id); verdict != nil {
-		return givenUp(node.Name, assignment, verdict), true
+	if verdict := assignment.Verdict(given, r.id); verdict != nil {
+		return givenUp(node.Name, given, verdict), true
 	}
 	if outcome != nil {
 		return r.answered(node.Name, outcome), true
 	}
-	operation := assignment.Spec.Operation
+	operation := given.Spec.Operation
 	if operation == nil || operation.ID != r.id {
 		return Node{}, false
 	}
-	if !r.in.Now.Before(operation.Deadline.Time) || r.latched() && lost(node, assignment) {
-		return r.giveUp(node, assignment), true
+	if !r.in.Now.Before(operation.Deadline.Time) || r.latched() && lost(node, given) {
+		return r.giveUp(node, given), true
 	}
 	r.wake(operation.Deadline.Time)
-	return Node{Name: node.Name, Place: PlaceWorking, Step: shown(assignment, r.id)}, true
+	return Node{Name: node.Name, Place: PlaceWorking, Step: shown(given, r.id)}, true
 }
 
 // giveUp decides about a node that has not answered by its deadline, or that
@@ -93,9 +89,9 @@ func (r *run) waiting(node *corev1.Node, assignment *v1alpha1.PatchAssignment) N
 // occupant names another task that the node works on. An operation whose task
 // is gone also occupies the node, until the assignment controller, which asks
 // the API server itself whether the task is gone, has taken it back.
-func (r *run) occupant(assignment *v1alpha1.PatchAssignment) string {
-	operation := assignment.Spec.Operation
-	if operation == nil || outcomeOf(assignment, operation.ID) != nil || r.in.Finished.Has(operation.ID) {
+func (r *run) occupant(given *v1alpha1.PatchAssignment) string {
+	operation := given.Spec.Operation
+	if operation == nil || assignment.Outcome(given, operation.ID) != nil || r.in.Finished.Has(operation.ID) {
 		return ""
 	}
 	return operation.Task
@@ -179,46 +175,6 @@ func shown(assignment *v1alpha1.PatchAssignment, id string) v1alpha1.Step {
 		return agent.Step
 	}
 	return v1alpha1.StepPending
-}
-
-// outcomeOf finds what the agent said about an operation that ended.
-func outcomeOf(assignment *v1alpha1.PatchAssignment, id string) *v1alpha1.EndedOperation {
-	agent := assignment.Status.Agent
-	if agent == nil {
-		return nil
-	}
-	if agent.OperationID == id && agent.Step.Ended() {
-		return &v1alpha1.EndedOperation{
-			OperationID: id, Step: agent.Step, Time: agent.Time,
-			Reason: agent.Reason, Message: agent.Message, Counts: agent.Counts,
-		}
-	}
-	return find(agent.Earlier, id)
-}
-
-// verdictOf finds what the manager decided about an operation it took back.
-func verdictOf(assignment *v1alpha1.PatchAssignment, id string) *v1alpha1.EndedOperation {
-	return find(assignment.Spec.Withdrawn, id)
-}
-
-func find(ended []v1alpha1.EndedOperation, id string) *v1alpha1.EndedOperation {
-	for i := range ended {
-		if ended[i].OperationID == id {
-			return &ended[i]
-		}
-	}
-	return nil
-}
-
-// withdraw takes the operation off an assignment and remembers the verdict.
-func withdraw(assignment *v1alpha1.PatchAssignment, verdict *v1alpha1.EndedOperation) {
-	spec := &assignment.Spec
-	spec.Operation = nil
-	if verdict == nil {
-		return
-	}
-	kept := append([]v1alpha1.EndedOperation{*verdict}, spec.Withdrawn...)
-	spec.Withdrawn = kept[:min(len(kept), maxWithdrawn)]
 }
 
 func timeOf(ended *v1alpha1.EndedOperation) time.Time {

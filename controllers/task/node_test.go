@@ -9,6 +9,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/nodepatch/nodepatch/api/v1alpha1"
+	"github.com/nodepatch/nodepatch/controllers/assignment"
 )
 
 func TestOperationGivenToANode(t *testing.T) {
@@ -38,19 +39,7 @@ func TestFinishedTaskIsLeftAlone(t *testing.T) {
 	}
 }
 
-func TestWithdrawnKeepsTheNewest(t *testing.T) {
-	assignment := newAssignment("a")
-	for i := range maxWithdrawn + 3 {
-		verdict := &v1alpha1.EndedOperation{OperationID: fmt.Sprint("task-", i), Step: v1alpha1.StepFailed, Reason: v1alpha1.ReasonTimeout}
-		withdraw(assignment, verdict)
-	}
-	kept := assignment.Spec.Withdrawn
-	if len(kept) != maxWithdrawn || kept[0].OperationID != fmt.Sprint("task-", maxWithdrawn+2) {
-		t.Errorf("kept %d, the first of them %v", len(kept), kept[0])
-	}
-}
-
-func giveUp(assignment *v1alpha1.PatchAssignment, reason string) {
+func giveUp(given *v1alpha1.PatchAssignment, reason string) {
 	verdict := &v1alpha1.EndedOperation{OperationID: taskUID, Step: v1alpha1.StepFailed, Reason: reason}
-	withdraw(assignment, verdict)
+	assignment.Conclude(&given.Spec, verdict)
 }

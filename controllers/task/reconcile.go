@@ -20,6 +20,7 @@ import (
 
 	"github.com/nodepatch/nodepatch/api/patchlog"
 	"github.com/nodepatch/nodepatch/api/v1alpha1"
+	"github.com/nodepatch/nodepatch/controllers/assignment"
 	"github.com/nodepatch/nodepatch/controllers/policy"
 )
 
@@ -192,17 +193,17 @@ func (r *Reconciler) instruct(ctx context.Context, plan *Plan, assignments map[s
 }
 
 // write changes one assignment, if it still is as it was when it was decided about.
-func (r *Reconciler) write(ctx context.Context, node *Node, assignment *v1alpha1.PatchAssignment) error {
-	changed := assignment.DeepCopy()
+func (r *Reconciler) write(ctx context.Context, node *Node, given *v1alpha1.PatchAssignment) error {
+	changed := given.DeepCopy()
 	switch {
 	case node.Assign != nil:
 		changed.Spec.Operation = node.Assign
 	case node.Stop != "":
 		changed.Spec.Operation.Stop = node.Stop
 	default:
-		withdraw(changed, node.Verdict)
+		assignment.Conclude(&changed.Spec, node.Verdict)
 	}
-	patch := client.MergeFromWithOptions(assignment, client.MergeFromWithOptimisticLock{})
+	patch := client.MergeFromWithOptions(given, client.MergeFromWithOptimisticLock{})
 	if err := r.Client.Patch(ctx, changed, patch, client.FieldOwner(v1alpha1.ManagerFieldOwner)); err != nil {
 		return fmt.Errorf("writing the assignment of node %s: %w", node.Name, err)
 	}

@@ -13,6 +13,7 @@ import (
 	"k8s.io/utils/ptr"
 
 	"github.com/nodepatch/nodepatch/api/v1alpha1"
+	"github.com/nodepatch/nodepatch/controllers/assignment"
 )
 
 // FuzzRun lets whatever happens to a cluster happen to a run, and checks after
@@ -203,13 +204,13 @@ func flip(node *corev1.Node) {
 }
 
 // answer has the agent end its operation, and keep the outcome of the one before.
-func (w *world) answer(assignment *v1alpha1.PatchAssignment, step v1alpha1.Step) {
-	operation := assignment.Spec.Operation
-	if operation == nil || outcomeOf(assignment, operation.ID) != nil {
+func (w *world) answer(given *v1alpha1.PatchAssignment, step v1alpha1.Step) {
+	operation := given.Spec.Operation
+	if operation == nil || assignment.Outcome(given, operation.ID) != nil {
 		return
 	}
-	assignment.Status.Agent = &v1alpha1.AgentStatus{
-		OperationID: operation.ID, Task: operation.Task, Step: step, Reason: "Because", Earlier: w.earlier(assignment),
+	given.Status.Agent = &v1alpha1.AgentStatus{
+		OperationID: operation.ID, Task: operation.Task, Step: step, Reason: "Because", Earlier: w.earlier(given),
 		Counts: &v1alpha1.PatchCounts{Installed: 1, Missing: 2, Failed: 1},
 	}
 }
@@ -227,9 +228,9 @@ func (w *world) earlier(assignment *v1alpha1.PatchAssignment) []v1alpha1.EndedOp
 	return append([]v1alpha1.EndedOperation{last}, before.Earlier...)
 }
 
-func occupant(assignment *v1alpha1.PatchAssignment) string {
-	operation := assignment.Spec.Operation
-	if operation == nil || outcomeOf(assignment, operation.ID) != nil {
+func occupant(given *v1alpha1.PatchAssignment) string {
+	operation := given.Spec.Operation
+	if operation == nil || assignment.Outcome(given, operation.ID) != nil {
 		return ""
 	}
 	return operation.ID
@@ -251,17 +252,17 @@ func (w *world) look(lost, killed int) {
 		if writes--; writes < 0 {
 			break
 		}
-		assignment := w.in.Assignments[node.Name]
+		given := w.in.Assignments[node.Name]
 		if lost>>(i%8)&1 == 1 {
 			plan.undo(i, v1alpha1.ReasonNotAssigned)
 			continue
 		}
 		if node.Withdraw {
-			withdraw(assignment, node.Verdict)
+			assignment.Conclude(&given.Spec, node.Verdict)
 			continue
 		}
 		if node.Stop != "" {
-			w.tell(node, assignment)
+			w.tell(node, given)
 			continue
 		}
 		w.given++
@@ -278,7 +279,7 @@ func (w *world) look(lost, killed int) {
 			w.t.Errorf("node %s was given the task while the policy was suspended", node.Name)
 		}
 		w.assigned[node.Name] = true
-		assignment.Spec.Operation = node.Assign
+		given.Spec.Operation = node.Assign
 	}
 	w.checkLimit()
 	if killed%4 == 1 {

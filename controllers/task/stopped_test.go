@@ -67,7 +67,7 @@ var _ = Describe("A task that has to end", func() {
 		notReady("away")
 		step(r, clock, 2*time.Second, "deploy-now")
 		Expect(assignmentNow("away").Spec.Operation).To(BeNil(), "taken back")
-		Expect(assignmentNow("away").Spec.Withdrawn).To(ConsistOf(HaveField("Reason", v1alpha1.ReasonNodeNotReady)))
+		Expect(assignmentNow("away").Spec.Verdicts).To(ConsistOf(HaveField("Reason", v1alpha1.ReasonNodeNotReady)))
 		Expect(taskNow("deploy-now").Status.Message).To(Equal("Stopping (enough): waiting for deaf, which ends its scan"))
 
 		step(r, clock, 3*time.Hour+31*time.Minute, "deploy-now")

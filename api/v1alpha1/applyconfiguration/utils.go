@@ -18,6 +18,8 @@ func ForKind(kind schema.GroupVersionKind) interface{} {
 	// Group=nodepatch.io, Version=v1alpha1
 	case v1alpha1.SchemeGroupVersion.WithKind("AgentStatus"):
 		return &apiv1alpha1.AgentStatusApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("Blockers"):
+		return &apiv1alpha1.BlockersApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("ControllerStatus"):
 		return &apiv1alpha1.ControllerStatusApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("DownloadOptions"):
@@ -30,10 +32,16 @@ func ForKind(kind schema.GroupVersionKind) interface{} {
 		return &apiv1alpha1.HandledButtonsApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("HistoryLimits"):
 		return &apiv1alpha1.HistoryLimitsApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("Hook"):
+		return &apiv1alpha1.HookApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("Hooks"):
+		return &apiv1alpha1.HooksApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("InstallOptions"):
 		return &apiv1alpha1.InstallOptionsApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("Kernel"):
 		return &apiv1alpha1.KernelApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("LoadBalancerOptions"):
+		return &apiv1alpha1.LoadBalancerOptionsApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("LogEntry"):
 		return &apiv1alpha1.LogEntryApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("MaintenanceWindow"):
@@ -44,6 +52,8 @@ func ForKind(kind schema.GroupVersionKind) interface{} {
 		return &apiv1alpha1.NewPackageApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("NextRun"):
 		return &apiv1alpha1.NextRunApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("NodeConditionBlocker"):
+		return &apiv1alpha1.NodeConditionBlockerApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("NodeFailure"):
 		return &apiv1alpha1.NodeFailureApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("OperatingSystem"):
@@ -88,8 +98,12 @@ func ForKind(kind schema.GroupVersionKind) interface{} {
 		return &apiv1alpha1.PatchTaskSpecApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("PatchTaskStatus"):
 		return &apiv1alpha1.PatchTaskStatusApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("PodBlocker"):
+		return &apiv1alpha1.PodBlockerApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("PolicyNodeCounts"):
 		return &apiv1alpha1.PolicyNodeCountsApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("PrometheusBlocker"):
+		return &apiv1alpha1.PrometheusBlockerApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("Reboot"):
 		return &apiv1alpha1.RebootApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("RebootOptions"):
@@ -100,6 +114,8 @@ func ForKind(kind schema.GroupVersionKind) interface{} {
 		return &apiv1alpha1.RetryLimitsApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("RolloutOptions"):
 		return &apiv1alpha1.RolloutOptionsApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("RolloutStatus"):
+		return &apiv1alpha1.RolloutStatusApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("ScanOptions"):
 		return &apiv1alpha1.ScanOptionsApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("ScanRun"):
@@ -110,6 +126,8 @@ func ForKind(kind schema.GroupVersionKind) interface{} {
 		return &apiv1alpha1.TaskStopApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("TaskTemplate"):
 		return &apiv1alpha1.TaskTemplateApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("VerifyOptions"):
+		return &apiv1alpha1.VerifyOptionsApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("Wave"):
 		return &apiv1alpha1.WaveApplyConfiguration{}
 

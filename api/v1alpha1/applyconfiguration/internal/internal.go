@@ -48,6 +48,9 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: reason
       type:
         scalar: string
+    - name: reboots
+      type:
+        scalar: numeric
     - name: step
       type:
         namedType: com.github.nodepatch.nodepatch.api.v1alpha1.Step
@@ -62,6 +65,26 @@ var schemaYAML = typed.YAMLObject(`types:
         scalar: string
 - name: com.github.nodepatch.nodepatch.api.v1alpha1.BlockedAt
   scalar: string
+- name: com.github.nodepatch.nodepatch.api.v1alpha1.Blockers
+  map:
+    fields:
+    - name: nodeConditions
+      type:
+        list:
+          elementType:
+            namedType: com.github.nodepatch.nodepatch.api.v1alpha1.NodeConditionBlocker
+          elementRelationship: associative
+          keys:
+          - type
+    - name: pods
+      type:
+        list:
+          elementType:
+            namedType: com.github.nodepatch.nodepatch.api.v1alpha1.PodBlocker
+          elementRelationship: atomic
+    - name: prometheus
+      type:
+        namedType: com.github.nodepatch.nodepatch.api.v1alpha1.PrometheusBlocker
 - name: com.github.nodepatch.nodepatch.api.v1alpha1.Classification
   scalar: string
 - name: com.github.nodepatch.nodepatch.api.v1alpha1.ControllerStatus
@@ -73,9 +96,18 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: message
       type:
         scalar: string
+    - name: operationID
+      type:
+        scalar: string
     - name: reason
       type:
         scalar: string
+    - name: since
+      type:
+        namedType: io.k8s.apimachinery.pkg.apis.meta.v1.Time
+    - name: step
+      type:
+        namedType: com.github.nodepatch.nodepatch.api.v1alpha1.Step
 - name: com.github.nodepatch.nodepatch.api.v1alpha1.DownloadOptions
   map:
     fields:
@@ -86,19 +118,41 @@ var schemaYAML = typed.YAMLObject(`types:
 - name: com.github.nodepatch.nodepatch.api.v1alpha1.DrainOptions
   map:
     fields:
+    - name: emptyDirData
+      type:
+        namedType: com.github.nodepatch.nodepatch.api.v1alpha1.DrainRisk
+      default: Refuse
+    - name: gracePeriodSeconds
+      type:
+        scalar: numeric
+    - name: skipPods
+      type:
+        namedType: io.k8s.apimachinery.pkg.apis.meta.v1.LabelSelector
     - name: timeout
       type:
         namedType: io.k8s.apimachinery.pkg.apis.meta.v1.Duration
       default: 15m
+    - name: unmanagedPods
+      type:
+        namedType: com.github.nodepatch.nodepatch.api.v1alpha1.DrainRisk
+      default: Refuse
+    - name: waitForPods
+      type:
+        namedType: io.k8s.apimachinery.pkg.apis.meta.v1.LabelSelector
     - name: when
       type:
         namedType: com.github.nodepatch.nodepatch.api.v1alpha1.DrainWhen
       default: BeforeReboot
+- name: com.github.nodepatch.nodepatch.api.v1alpha1.DrainRisk
+  scalar: string
 - name: com.github.nodepatch.nodepatch.api.v1alpha1.DrainWhen
   scalar: string
 - name: com.github.nodepatch.nodepatch.api.v1alpha1.EndedOperation
   map:
     fields:
+    - name: admittedAt
+      type:
+        namedType: io.k8s.apimachinery.pkg.apis.meta.v1.Time
     - name: counts
       type:
         namedType: com.github.nodepatch.nodepatch.api.v1alpha1.PatchCounts
@@ -143,6 +197,28 @@ var schemaYAML = typed.YAMLObject(`types:
       type:
         scalar: numeric
       default: 3
+- name: com.github.nodepatch.nodepatch.api.v1alpha1.Hook
+  map:
+    fields:
+    - name: podTemplate
+      type:
+        scalar: string
+    - name: timeout
+      type:
+        namedType: io.k8s.apimachinery.pkg.apis.meta.v1.Duration
+      default: 5m
+- name: com.github.nodepatch.nodepatch.api.v1alpha1.Hooks
+  map:
+    fields:
+    - name: postInstall
+      type:
+        namedType: com.github.nodepatch.nodepatch.api.v1alpha1.Hook
+    - name: postReboot
+      type:
+        namedType: com.github.nodepatch.nodepatch.api.v1alpha1.Hook
+    - name: preDisrupt
+      type:
+        namedType: com.github.nodepatch.nodepatch.api.v1alpha1.Hook
 - name: com.github.nodepatch.nodepatch.api.v1alpha1.InstallOptions
   map:
     fields:
@@ -161,6 +237,13 @@ var schemaYAML = typed.YAMLObject(`types:
         scalar: string
 - name: com.github.nodepatch.nodepatch.api.v1alpha1.KubernetesPackages
   scalar: string
+- name: com.github.nodepatch.nodepatch.api.v1alpha1.LoadBalancerOptions
+  map:
+    fields:
+    - name: delay
+      type:
+        namedType: io.k8s.apimachinery.pkg.apis.meta.v1.Duration
+      default: 30s
 - name: com.github.nodepatch.nodepatch.api.v1alpha1.LogEntry
   map:
     fields:
@@ -228,6 +311,16 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: time
       type:
         namedType: io.k8s.apimachinery.pkg.apis.meta.v1.Time
+- name: com.github.nodepatch.nodepatch.api.v1alpha1.NodeConditionBlocker
+  map:
+    fields:
+    - name: status
+      type:
+        namedType: io.k8s.api.core.v1.ConditionStatus
+      default: "True"
+    - name: type
+      type:
+        scalar: string
 - name: com.github.nodepatch.nodepatch.api.v1alpha1.NodeFailure
   map:
     fields:
@@ -255,6 +348,12 @@ var schemaYAML = typed.YAMLObject(`types:
 - name: com.github.nodepatch.nodepatch.api.v1alpha1.Operation
   map:
     fields:
+    - name: action
+      type:
+        namedType: com.github.nodepatch.nodepatch.api.v1alpha1.Action
+    - name: admittedAt
+      type:
+        namedType: io.k8s.apimachinery.pkg.apis.meta.v1.Time
     - name: assignedAt
       type:
         namedType: io.k8s.apimachinery.pkg.apis.meta.v1.Time
@@ -267,6 +366,9 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: patches
       type:
         namedType: com.github.nodepatch.nodepatch.api.v1alpha1.PatchSelection
+    - name: reboot
+      type:
+        namedType: com.github.nodepatch.nodepatch.api.v1alpha1.RebootWhen
     - name: retryLimits
       type:
         namedType: com.github.nodepatch.nodepatch.api.v1alpha1.RetryLimits
@@ -365,7 +467,7 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: retryClears
       type:
         scalar: numeric
-    - name: withdrawn
+    - name: verdicts
       type:
         list:
           elementType:
@@ -380,6 +482,9 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: controller
       type:
         namedType: com.github.nodepatch.nodepatch.api.v1alpha1.ControllerStatus
+    - name: rollout
+      type:
+        namedType: com.github.nodepatch.nodepatch.api.v1alpha1.RolloutStatus
 - name: com.github.nodepatch.nodepatch.api.v1alpha1.PatchAttempts
   map:
     fields:
@@ -822,6 +927,15 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: trigger
       type:
         namedType: com.github.nodepatch.nodepatch.api.v1alpha1.Trigger
+- name: com.github.nodepatch.nodepatch.api.v1alpha1.PodBlocker
+  map:
+    fields:
+    - name: namespace
+      type:
+        scalar: string
+    - name: selector
+      type:
+        namedType: io.k8s.apimachinery.pkg.apis.meta.v1.LabelSelector
 - name: com.github.nodepatch.nodepatch.api.v1alpha1.PolicyNodeCounts
   map:
     fields:
@@ -840,6 +954,15 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: selected
       type:
         scalar: numeric
+- name: com.github.nodepatch.nodepatch.api.v1alpha1.PrometheusBlocker
+  map:
+    fields:
+    - name: alerts
+      type:
+        scalar: string
+    - name: url
+      type:
+        scalar: string
 - name: com.github.nodepatch.nodepatch.api.v1alpha1.Reboot
   map:
     fields:
@@ -967,6 +1090,18 @@ var schemaYAML = typed.YAMLObject(`types:
           elementRelationship: associative
           keys:
           - name
+- name: com.github.nodepatch.nodepatch.api.v1alpha1.RolloutStatus
+  map:
+    fields:
+    - name: message
+      type:
+        scalar: string
+    - name: operationID
+      type:
+        scalar: string
+    - name: reason
+      type:
+        scalar: string
 - name: com.github.nodepatch.nodepatch.api.v1alpha1.ScanOptions
   map:
     fields:
@@ -1022,6 +1157,9 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: scanning
       type:
         scalar: numeric
+    - name: skipped
+      type:
+        scalar: numeric
     - name: stopped
       type:
         scalar: numeric
@@ -1057,6 +1195,9 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: action
       type:
         namedType: com.github.nodepatch.nodepatch.api.v1alpha1.Action
+    - name: blockers
+      type:
+        namedType: com.github.nodepatch.nodepatch.api.v1alpha1.Blockers
     - name: deadline
       type:
         namedType: io.k8s.apimachinery.pkg.apis.meta.v1.Duration
@@ -1067,16 +1208,24 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: drain
       type:
         namedType: com.github.nodepatch.nodepatch.api.v1alpha1.DrainOptions
+      default: {}
+    - name: hooks
+      type:
+        namedType: com.github.nodepatch.nodepatch.api.v1alpha1.Hooks
     - name: install
       type:
         namedType: com.github.nodepatch.nodepatch.api.v1alpha1.InstallOptions
       default: {}
+    - name: loadBalancer
+      type:
+        namedType: com.github.nodepatch.nodepatch.api.v1alpha1.LoadBalancerOptions
     - name: patches
       type:
         namedType: com.github.nodepatch.nodepatch.api.v1alpha1.PatchSelection
     - name: reboot
       type:
         namedType: com.github.nodepatch.nodepatch.api.v1alpha1.RebootOptions
+      default: {}
     - name: rollout
       type:
         namedType: com.github.nodepatch.nodepatch.api.v1alpha1.RolloutOptions
@@ -1085,10 +1234,21 @@ var schemaYAML = typed.YAMLObject(`types:
       type:
         namedType: com.github.nodepatch.nodepatch.api.v1alpha1.ScanOptions
       default: {}
+    - name: verify
+      type:
+        namedType: com.github.nodepatch.nodepatch.api.v1alpha1.VerifyOptions
+      default: {}
 - name: com.github.nodepatch.nodepatch.api.v1alpha1.TimeZone
   scalar: string
 - name: com.github.nodepatch.nodepatch.api.v1alpha1.Trigger
   scalar: string
+- name: com.github.nodepatch.nodepatch.api.v1alpha1.VerifyOptions
+  map:
+    fields:
+    - name: timeout
+      type:
+        namedType: io.k8s.apimachinery.pkg.apis.meta.v1.Duration
+      default: 10m
 - name: com.github.nodepatch.nodepatch.api.v1alpha1.Wave
   map:
     fields:
@@ -1107,6 +1267,8 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: soak
       type:
         namedType: io.k8s.apimachinery.pkg.apis.meta.v1.Duration
+- name: io.k8s.api.core.v1.ConditionStatus
+  scalar: string
 - name: io.k8s.apimachinery.pkg.apis.meta.v1.Condition
   map:
     fields:

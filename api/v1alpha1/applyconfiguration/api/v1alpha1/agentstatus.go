@@ -24,8 +24,10 @@ type AgentStatusApplyConfiguration struct {
 	Reason *string `json:"reason,omitempty"`
 	// message in a sentence.
 	Message *string `json:"message,omitempty"`
-	// counts of the node's patches, once the operation has ended.
+	// counts of the node's patches, once the operation has ended or waits.
 	Counts *PatchCountsApplyConfiguration `json:"counts,omitempty"`
+	// reboots is how often the agent has rebooted the node in this operation.
+	Reboots *int32 `json:"reboots,omitempty"`
 	// version of the agent.
 	Version *string `json:"version,omitempty"`
 	// earlier are the last operations that ended before this one, newest
@@ -92,6 +94,14 @@ func (b *AgentStatusApplyConfiguration) WithMessage(value string) *AgentStatusAp
 // If called multiple times, the Counts field is set to the value of the last call.
 func (b *AgentStatusApplyConfiguration) WithCounts(value *PatchCountsApplyConfiguration) *AgentStatusApplyConfiguration {
 	b.Counts = value
+	return b
+}
+
+// WithReboots sets the Reboots field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the Reboots field is set to the value of the last call.
+func (b *AgentStatusApplyConfiguration) WithReboots(value int32) *AgentStatusApplyConfiguration {
+	b.Reboots = &value
 	return b
 }
 

@@ -4,6 +4,7 @@ package v1alpha1
 
 import (
 	apiv1alpha1 "github.com/nodepatch/nodepatch/api/v1alpha1"
+	v1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
 // ControllerStatusApplyConfiguration represents a declarative configuration of the ControllerStatus type for use
@@ -13,9 +14,15 @@ import (
 type ControllerStatusApplyConfiguration struct {
 	// agent says whether the node's agent is there.
 	Agent *apiv1alpha1.AgentPresence `json:"agent,omitempty"`
+	// operationID that the manager disrupts the node for, if it does.
+	OperationID *string `json:"operationID,omitempty"`
+	// step of the disruption: Draining, Installing, Rebooting or Verifying.
+	Step *apiv1alpha1.Step `json:"step,omitempty"`
+	// since when the disruption is in this step.
+	Since *v1.Time `json:"since,omitempty"`
 	// reason for which the node waits, in one word.
 	Reason *string `json:"reason,omitempty"`
-	// message for which the node waits, in a sentence.
+	// message says what the manager does with the node, or why the node waits.
 	Message *string `json:"message,omitempty"`
 }
 
@@ -30,6 +37,30 @@ func ControllerStatus() *ControllerStatusApplyConfiguration {
 // If called multiple times, the Agent field is set to the value of the last call.
 func (b *ControllerStatusApplyConfiguration) WithAgent(value apiv1alpha1.AgentPresence) *ControllerStatusApplyConfiguration {
 	b.Agent = &value
+	return b
+}
+
+// WithOperationID sets the OperationID field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the OperationID field is set to the value of the last call.
+func (b *ControllerStatusApplyConfiguration) WithOperationID(value string) *ControllerStatusApplyConfiguration {
+	b.OperationID = &value
+	return b
+}
+
+// WithStep sets the Step field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the Step field is set to the value of the last call.
+func (b *ControllerStatusApplyConfiguration) WithStep(value apiv1alpha1.Step) *ControllerStatusApplyConfiguration {
+	b.Step = &value
+	return b
+}
+
+// WithSince sets the Since field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the Since field is set to the value of the last call.
+func (b *ControllerStatusApplyConfiguration) WithSince(value v1.Time) *ControllerStatusApplyConfiguration {
+	b.Since = &value
 	return b
 }
 

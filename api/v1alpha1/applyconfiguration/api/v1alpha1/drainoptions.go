@@ -5,17 +5,32 @@ package v1alpha1
 import (
 	apiv1alpha1 "github.com/nodepatch/nodepatch/api/v1alpha1"
 	v1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	metav1 "k8s.io/client-go/applyconfigurations/meta/v1"
 )
 
 // DrainOptionsApplyConfiguration represents a declarative configuration of the DrainOptions type for use
 // with apply.
 //
-// DrainOptions say when and how a node is drained.
+// DrainOptions say when and how a node is drained. By default a drain does no
+// more than kubectl drain: it evicts with respect to PodDisruptionBudgets, and
+// fails where pods would lose what they cannot get back.
 type DrainOptionsApplyConfiguration struct {
 	// when the node is drained.
 	When *apiv1alpha1.DrainWhen `json:"when,omitempty"`
 	// timeout after which the drain is undone and the node counted as failed.
 	Timeout *v1.Duration `json:"timeout,omitempty"`
+	// gracePeriodSeconds that pods get to end, in place of their own.
+	GracePeriodSeconds *int64 `json:"gracePeriodSeconds,omitempty"`
+	// skipPods selects pods of any namespace that are left where they are.
+	SkipPods *metav1.LabelSelectorApplyConfiguration `json:"skipPods,omitempty"`
+	// waitForPods selects pods of any namespace that are not evicted: the drain
+	// waits until they have ended by themselves, as with jobs.
+	WaitForPods *metav1.LabelSelectorApplyConfiguration `json:"waitForPods,omitempty"`
+	// emptyDirData says what happens to pods with emptyDir volumes, whose
+	// content goes with them.
+	EmptyDirData *apiv1alpha1.DrainRisk `json:"emptyDirData,omitempty"`
+	// unmanagedPods says what happens to pods that no controller makes anew.
+	UnmanagedPods *apiv1alpha1.DrainRisk `json:"unmanagedPods,omitempty"`
 }
 
 // DrainOptionsApplyConfiguration constructs a declarative configuration of the DrainOptions type for use with
@@ -37,5 +52,45 @@ func (b *DrainOptionsApplyConfiguration) WithWhen(value apiv1alpha1.DrainWhen) *
 // If called multiple times, the Timeout field is set to the value of the last call.
 func (b *DrainOptionsApplyConfiguration) WithTimeout(value v1.Duration) *DrainOptionsApplyConfiguration {
 	b.Timeout = &value
+	return b
+}
+
+// WithGracePeriodSeconds sets the GracePeriodSeconds field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the GracePeriodSeconds field is set to the value of the last call.
+func (b *DrainOptionsApplyConfiguration) WithGracePeriodSeconds(value int64) *DrainOptionsApplyConfiguration {
+	b.GracePeriodSeconds = &value
+	return b
+}
+
+// WithSkipPods sets the SkipPods field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the SkipPods field is set to the value of the last call.
+func (b *DrainOptionsApplyConfiguration) WithSkipPods(value *metav1.LabelSelectorApplyConfiguration) *DrainOptionsApplyConfiguration {
+	b.SkipPods = value
+	return b
+}
+
+// WithWaitForPods sets the WaitForPods field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the WaitForPods field is set to the value of the last call.
+func (b *DrainOptionsApplyConfiguration) WithWaitForPods(value *metav1.LabelSelectorApplyConfiguration) *DrainOptionsApplyConfiguration {
+	b.WaitForPods = value
+	return b
+}
+
+// WithEmptyDirData sets the EmptyDirData field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the EmptyDirData field is set to the value of the last call.
+func (b *DrainOptionsApplyConfiguration) WithEmptyDirData(value apiv1alpha1.DrainRisk) *DrainOptionsApplyConfiguration {
+	b.EmptyDirData = &value
+	return b
+}
+
+// WithUnmanagedPods sets the UnmanagedPods field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the UnmanagedPods field is set to the value of the last call.
+func (b *DrainOptionsApplyConfiguration) WithUnmanagedPods(value apiv1alpha1.DrainRisk) *DrainOptionsApplyConfiguration {
+	b.UnmanagedPods = &value
 	return b
 }

@@ -24,6 +24,9 @@ type EndedOperationApplyConfiguration struct {
 	Message *string `json:"message,omitempty"`
 	// counts of the node's patches at that time.
 	Counts *PatchCountsApplyConfiguration `json:"counts,omitempty"`
+	// admittedAt is since when the operation was allowed to disrupt the node; a
+	// verdict with it is the last word, whatever the agent says.
+	AdmittedAt *v1.Time `json:"admittedAt,omitempty"`
 }
 
 // EndedOperationApplyConfiguration constructs a declarative configuration of the EndedOperation type for use with
@@ -77,5 +80,13 @@ func (b *EndedOperationApplyConfiguration) WithMessage(value string) *EndedOpera
 // If called multiple times, the Counts field is set to the value of the last call.
 func (b *EndedOperationApplyConfiguration) WithCounts(value *PatchCountsApplyConfiguration) *EndedOperationApplyConfiguration {
 	b.Counts = value
+	return b
+}
+
+// WithAdmittedAt sets the AdmittedAt field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the AdmittedAt field is set to the value of the last call.
+func (b *EndedOperationApplyConfiguration) WithAdmittedAt(value v1.Time) *EndedOperationApplyConfiguration {
+	b.AdmittedAt = &value
 	return b
 }

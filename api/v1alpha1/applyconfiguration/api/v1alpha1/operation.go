@@ -16,9 +16,18 @@ type OperationApplyConfiguration struct {
 	ID *string `json:"id,omitempty"`
 	// task that the operation belongs to.
 	Task *string `json:"task,omitempty"`
-	// step that the agent may go up to: Scanning, Downloading or Installing.
-	// What lies before it is done first, and Verifying follows Installing.
+	// step that the agent may go up to: Scanning, Downloading, Installing or
+	// Rebooting. What lies before it is done first, and Verifying follows
+	// Installing and Rebooting. The manager raises it, and never lowers it.
 	Step *apiv1alpha1.Step `json:"step,omitempty"`
+	// action of the task. An agent that deploys and has come to its step, with
+	// something left to install or a reboot to do, waits until the step is raised.
+	Action *apiv1alpha1.Action `json:"action,omitempty"`
+	// reboot says when the agent asks to reboot: Never, if it is left out.
+	Reboot *apiv1alpha1.RebootWhen `json:"reboot,omitempty"`
+	// admittedAt is since when the node may be disrupted: it holds one of the
+	// rollout's slots from then on, until the manager has ended the operation.
+	AdmittedAt *v1.Time `json:"admittedAt,omitempty"`
 	// patches chooses what is downloaded and installed: all but the packages
 	// of Kubernetes itself, if it is left out.
 	Patches *PatchSelectionApplyConfiguration `json:"patches,omitempty"`
@@ -29,8 +38,9 @@ type OperationApplyConfiguration struct {
 	Stop *string `json:"stop,omitempty"`
 	// assignedAt is when the manager asked.
 	AssignedAt *v1.Time `json:"assignedAt,omitempty"`
-	// deadline is when the manager stops waiting for an answer; an agent that
-	// comes back later does not begin.
+	// deadline is when the manager stops waiting for the agent to come to the
+	// step; an agent that comes back later does not begin. It is set anew with
+	// the step. A node that waits at its step has none to fear.
 	Deadline *v1.Time `json:"deadline,omitempty"`
 }
 
@@ -61,6 +71,30 @@ func (b *OperationApplyConfiguration) WithTask(value string) *OperationApplyConf
 // If called multiple times, the Step field is set to the value of the last call.
 func (b *OperationApplyConfiguration) WithStep(value apiv1alpha1.Step) *OperationApplyConfiguration {
 	b.Step = &value
+	return b
+}
+
+// WithAction sets the Action field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the Action field is set to the value of the last call.
+func (b *OperationApplyConfiguration) WithAction(value apiv1alpha1.Action) *OperationApplyConfiguration {
+	b.Action = &value
+	return b
+}
+
+// WithReboot sets the Reboot field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the Reboot field is set to the value of the last call.
+func (b *OperationApplyConfiguration) WithReboot(value apiv1alpha1.RebootWhen) *OperationApplyConfiguration {
+	b.Reboot = &value
+	return b
+}
+
+// WithAdmittedAt sets the AdmittedAt field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the AdmittedAt field is set to the value of the last call.
+func (b *OperationApplyConfiguration) WithAdmittedAt(value v1.Time) *OperationApplyConfiguration {
+	b.AdmittedAt = &value
 	return b
 }
 

@@ -12,11 +12,12 @@ type PatchAssignmentSpecApplyConfiguration struct {
 	// operation is the node's part of a task. When it goes away or is replaced
 	// before it ended, the agent ends it at the next safe point.
 	Operation *OperationApplyConfiguration `json:"operation,omitempty"`
-	// withdrawn are the operations that the manager took back because the node
-	// did not answer in time, newest first. They are written in one piece with
-	// the removal of the operation, so that a node that was given up is not
-	// asked again by the same task, however often the manager restarts.
-	Withdrawn []EndedOperationApplyConfiguration `json:"withdrawn,omitempty"`
+	// verdicts are what the manager decided about operations that it ended,
+	// newest first: of a node that did not answer in time, and of every node that
+	// was disrupted. They are written in one piece with the removal of the
+	// operation, so that a node is not asked again by the same task, however
+	// often the manager restarts.
+	Verdicts []EndedOperationApplyConfiguration `json:"verdicts,omitempty"`
 	// retryClears is status.clears of the node's PatchRetry after the manager
 	// has cleared counts there: when it changes, the agent reads its PatchRetry
 	// again, which it does not watch.
@@ -45,15 +46,15 @@ func (b *PatchAssignmentSpecApplyConfiguration) WithOperation(value *OperationAp
 	return b
 }
 
-// WithWithdrawn adds the given value to the Withdrawn field in the declarative configuration
+// WithVerdicts adds the given value to the Verdicts field in the declarative configuration
 // and returns the receiver, so that objects can be build by chaining "With" function invocations.
-// If called multiple times, values provided by each call will be appended to the Withdrawn field.
-func (b *PatchAssignmentSpecApplyConfiguration) WithWithdrawn(values ...*EndedOperationApplyConfiguration) *PatchAssignmentSpecApplyConfiguration {
+// If called multiple times, values provided by each call will be appended to the Verdicts field.
+func (b *PatchAssignmentSpecApplyConfiguration) WithVerdicts(values ...*EndedOperationApplyConfiguration) *PatchAssignmentSpecApplyConfiguration {
 	for i := range values {
 		if values[i] == nil {
-			panic("nil value passed to WithWithdrawn")
+			panic("nil value passed to WithVerdicts")
 		}
-		b.Withdrawn = append(b.Withdrawn, *values[i])
+		b.Verdicts = append(b.Verdicts, *values[i])
 	}
 	return b
 }

@@ -11,6 +11,9 @@ type PatchAssignmentStatusApplyConfiguration struct {
 	Agent *AgentStatusApplyConfiguration `json:"agent,omitempty"`
 	// controller is the half that the manager writes.
 	Controller *ControllerStatusApplyConfiguration `json:"controller,omitempty"`
+	// rollout is why the node's task does not let it go on, as long as the node
+	// is ready to be disrupted and waits.
+	Rollout *RolloutStatusApplyConfiguration `json:"rollout,omitempty"`
 }
 
 // PatchAssignmentStatusApplyConfiguration constructs a declarative configuration of the PatchAssignmentStatus type for use with
@@ -32,5 +35,13 @@ func (b *PatchAssignmentStatusApplyConfiguration) WithAgent(value *AgentStatusAp
 // If called multiple times, the Controller field is set to the value of the last call.
 func (b *PatchAssignmentStatusApplyConfiguration) WithController(value *ControllerStatusApplyConfiguration) *PatchAssignmentStatusApplyConfiguration {
 	b.Controller = value
+	return b
+}
+
+// WithRollout sets the Rollout field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the Rollout field is set to the value of the last call.
+func (b *PatchAssignmentStatusApplyConfiguration) WithRollout(value *RolloutStatusApplyConfiguration) *PatchAssignmentStatusApplyConfiguration {
+	b.Rollout = value
 	return b
 }

@@ -10,24 +10,27 @@ import (
 // RolloutOptionsApplyConfiguration represents a declarative configuration of the RolloutOptions type for use
 // with apply.
 //
-// RolloutOptions bound how many nodes are worked on at once.
+// RolloutOptions say in which order nodes go, and how many at once.
 type RolloutOptionsApplyConfiguration struct {
-	// maxParallelScans is how many nodes scan or download at once, in a task
-	// that does no more than that.
+	// maxParallelScans is how many nodes scan or download at once. That disturbs
+	// nobody: only the load on the mirrors bounds it.
 	MaxParallelScans *int32 `json:"maxParallelScans,omitempty"`
 	// maxUnavailable is how many of the policy's nodes may be unavailable at
-	// once, for any cause: a number, or a percentage of which at least one
-	// node is left. It is also how many nodes of a deployment work at once.
+	// once, for any cause and over all its tasks: a number, or a percentage of
+	// which at least one node is left. As many are installed and rebooted at once.
 	MaxUnavailable *intstr.IntOrString `json:"maxUnavailable,omitempty"`
-	// maxFailures is how many failed nodes the rollout tolerates before it halts.
+	// maxFailures is how many nodes may fail after their disruption began before
+	// the rollout halts: with 0 it halts at the first.
 	MaxFailures *int32 `json:"maxFailures,omitempty"`
 	// topologyKey is a node label: nodes with different values of it are never
-	// disrupted at the same time.
+	// disrupted at the same time. Nodes without it are one group.
 	TopologyKey *string `json:"topologyKey,omitempty"`
-	// waves divide the nodes into groups that go one after the other.
+	// waves divide the nodes into groups that are disrupted one after the other.
+	// A node belongs to the first that takes it; what no wave takes comes last,
+	// as a wave of its own. Control-plane nodes always come after all others.
 	Waves []WaveApplyConfiguration `json:"waves,omitempty"`
-	// soak is how long a node is watched after its disruption before the next
-	// one may start.
+	// soak is how long a node is watched after its disruption before it counts
+	// as done and the next one may start.
 	Soak *v1.Duration `json:"soak,omitempty"`
 }
 

@@ -30,6 +30,8 @@ type TaskNodeCountsApplyConfiguration struct {
 	// stopped nodes were at work when the run had to end, and ended before they
 	// were done.
 	Stopped *int32 `json:"stopped,omitempty"`
+	// skipped nodes were left alone because their preDisrupt hook failed.
+	Skipped *int32 `json:"skipped,omitempty"`
 	// failed nodes answered that they failed, or did not answer in time.
 	Failed *int32 `json:"failed,omitempty"`
 	// unreachable nodes were not Ready, or had no agent, until the timeout or
@@ -128,6 +130,14 @@ func (b *TaskNodeCountsApplyConfiguration) WithDone(value int32) *TaskNodeCounts
 // If called multiple times, the Stopped field is set to the value of the last call.
 func (b *TaskNodeCountsApplyConfiguration) WithStopped(value int32) *TaskNodeCountsApplyConfiguration {
 	b.Stopped = &value
+	return b
+}
+
+// WithSkipped sets the Skipped field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the Skipped field is set to the value of the last call.
+func (b *TaskNodeCountsApplyConfiguration) WithSkipped(value int32) *TaskNodeCountsApplyConfiguration {
+	b.Skipped = &value
 	return b
 }
 

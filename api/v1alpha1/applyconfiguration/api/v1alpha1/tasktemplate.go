@@ -25,12 +25,20 @@ type TaskTemplateApplyConfiguration struct {
 	// but the packages of Kubernetes itself, if it is left out. A scan lists all
 	// of them whatever stands here.
 	Patches *PatchSelectionApplyConfiguration `json:"patches,omitempty"`
-	// rollout bounds how many nodes are worked on at once.
+	// rollout says in which order nodes go, and how many at once.
 	Rollout *RolloutOptionsApplyConfiguration `json:"rollout,omitempty"`
-	// drain says when a node's pods are moved away.
+	// blockers hold a node back as long as they are there.
+	Blockers *BlockersApplyConfiguration `json:"blockers,omitempty"`
+	// drain says when and how a node's pods are moved away.
 	Drain *DrainOptionsApplyConfiguration `json:"drain,omitempty"`
 	// reboot says when a node is rebooted.
 	Reboot *RebootOptionsApplyConfiguration `json:"reboot,omitempty"`
+	// verify holds the options of the verifying step.
+	Verify *VerifyOptionsApplyConfiguration `json:"verify,omitempty"`
+	// hooks are pods that run on a node before and after its disruption.
+	Hooks *HooksApplyConfiguration `json:"hooks,omitempty"`
+	// loadBalancer says whether a node is taken out of load balancers before it is drained.
+	LoadBalancer *LoadBalancerOptionsApplyConfiguration `json:"loadBalancer,omitempty"`
 	// deadline ends the run this long after its start, whatever is left.
 	Deadline *v1.Duration `json:"deadline,omitempty"`
 }
@@ -89,6 +97,14 @@ func (b *TaskTemplateApplyConfiguration) WithRollout(value *RolloutOptionsApplyC
 	return b
 }
 
+// WithBlockers sets the Blockers field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the Blockers field is set to the value of the last call.
+func (b *TaskTemplateApplyConfiguration) WithBlockers(value *BlockersApplyConfiguration) *TaskTemplateApplyConfiguration {
+	b.Blockers = value
+	return b
+}
+
 // WithDrain sets the Drain field in the declarative configuration to the given value
 // and returns the receiver, so that objects can be built by chaining "With" function invocations.
 // If called multiple times, the Drain field is set to the value of the last call.
@@ -102,6 +118,30 @@ func (b *TaskTemplateApplyConfiguration) WithDrain(value *DrainOptionsApplyConfi
 // If called multiple times, the Reboot field is set to the value of the last call.
 func (b *TaskTemplateApplyConfiguration) WithReboot(value *RebootOptionsApplyConfiguration) *TaskTemplateApplyConfiguration {
 	b.Reboot = value
+	return b
+}
+
+// WithVerify sets the Verify field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the Verify field is set to the value of the last call.
+func (b *TaskTemplateApplyConfiguration) WithVerify(value *VerifyOptionsApplyConfiguration) *TaskTemplateApplyConfiguration {
+	b.Verify = value
+	return b
+}
+
+// WithHooks sets the Hooks field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the Hooks field is set to the value of the last call.
+func (b *TaskTemplateApplyConfiguration) WithHooks(value *HooksApplyConfiguration) *TaskTemplateApplyConfiguration {
+	b.Hooks = value
+	return b
+}
+
+// WithLoadBalancer sets the LoadBalancer field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the LoadBalancer field is set to the value of the last call.
+func (b *TaskTemplateApplyConfiguration) WithLoadBalancer(value *LoadBalancerOptionsApplyConfiguration) *TaskTemplateApplyConfiguration {
+	b.LoadBalancer = value
 	return b
 }
 

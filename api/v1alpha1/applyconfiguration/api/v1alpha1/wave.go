@@ -17,12 +17,12 @@ type WaveApplyConfiguration struct {
 	Name *string `json:"name,omitempty"`
 	// nodeSelector puts the nodes that it selects into this wave.
 	NodeSelector *v1.LabelSelectorApplyConfiguration `json:"nodeSelector,omitempty"`
-	// size puts this many of the nodes that are left into this wave: a number
-	// or a percentage.
+	// size puts this many of the nodes that are left into this wave, by name: a
+	// number, or a percentage of the task's nodes of which at least one is left.
 	Size *intstr.IntOrString `json:"size,omitempty"`
-	// soak is how long to wait after this wave.
+	// soak is how long to wait after the wave's last node before the next wave.
 	Soak *metav1.Duration `json:"soak,omitempty"`
-	// maxFailures of this wave; the rollout's if not set.
+	// maxFailures of this wave; the rollout's, over all waves, if it is not set.
 	MaxFailures *int32 `json:"maxFailures,omitempty"`
 }
 

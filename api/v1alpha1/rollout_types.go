@@ -1,0 +1,88 @@
+package v1alpha1
+
+import (
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
+)
+
+// RolloutOptions say in which order nodes go, and how many at once.
+type RolloutOptions struct {
+	// maxParallelScans is how many nodes scan or download at once. That disturbs
+	// nobody: only the load on the mirrors bounds it.
+	// +optional
+	// +kubebuilder:default=50
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=5000
+	MaxParallelScans int32 `json:"maxParallelScans,omitempty"`
+	// maxUnavailable is how many of the policy's nodes may be unavailable at
+	// once, for any cause and over all its tasks: a number, or a percentage of
+	// which at least one node is left. As many are installed and rebooted at once.
+	// +optional
+	// +kubebuilder:default=1
+	// +kubebuilder:validation:XIntOrString
+	// +kubebuilder:validation:MaxLength=4
+	// +kubebuilder:validation:Pattern="^([1-9][0-9]?|100)%$"
+	// +kubebuilder:validation:XValidation:rule="type(self) != int || int(self) >= 1",message="give a number of nodes of at least 1, or a percentage such as 10%"
+	MaxUnavailable *intstr.IntOrString `json:"maxUnavailable,omitempty"`
+	// maxFailures is how many nodes may fail after their disruption began before
+	// the rollout halts: with 0 it halts at the first.
+	// +optional
+	// +kubebuilder:default=1
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=5000
+	MaxFailures *int32 `json:"maxFailures,omitempty"`
+	// topologyKey is a node label: nodes with different values of it are never
+	// disrupted at the same time. Nodes without it are one group.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=317
+	TopologyKey string `json:"topologyKey,omitempty"`
+	// waves divide the nodes into groups that are disrupted one after the other.
+	// A node belongs to the first that takes it; what no wave takes comes last,
+	// as a wave of its own. Control-plane nodes always come after all others.
+	// +optional
+	// +listType=map
+	// +listMapKey=name
+	// +kubebuilder:validation:MaxItems=16
+	Waves []Wave `json:"waves,omitempty"`
+	// soak is how long a node is watched after its disruption before it counts
+	// as done and the next one may start.
+	// +optional
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=32
+	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('0s')",message="soak is a duration such as 10m"
+	Soak *metav1.Duration `json:"soak,omitempty"`
+}
+
+// Wave is a group of nodes within a rollout.
+//
+// +kubebuilder:validation:XValidation:rule="has(self.nodeSelector) != has(self.size)",message="a wave has either a nodeSelector or a size"
+type Wave struct {
+	// name of the wave.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
+	Name string `json:"name,omitempty"`
+	// nodeSelector puts the nodes that it selects into this wave.
+	// +optional
+	NodeSelector *metav1.LabelSelector `json:"nodeSelector,omitempty"`
+	// size puts this many of the nodes that are left into this wave, by name: a
+	// number, or a percentage of the task's nodes of which at least one is left.
+	// +optional
+	// +kubebuilder:validation:XIntOrString
+	// +kubebuilder:validation:MaxLength=4
+	// +kubebuilder:validation:Pattern="^([1-9][0-9]?|100)%$"
+	// +kubebuilder:validation:XValidation:rule="type(self) != int || int(self) >= 1",message="give a number of nodes of at least 1, or a percentage such as 10%"
+	Size *intstr.IntOrString `json:"size,omitempty"`
+	// soak is how long to wait after the wave's last node before the next wave.
+	// +optional
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=32
+	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('0s')",message="soak is a duration such as 24h"
+	Soak *metav1.Duration `json:"soak,omitempty"`
+	// maxFailures of this wave; the rollout's, over all waves, if it is not set.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=5000
+	MaxFailures *int32 `json:"maxFailures,omitempty"`
+}
