@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -391,50 +390,6 @@ func TestLock(t *testing.T) {
 	unlock()
 }
 
-func TestPrune(t *testing.T) {
-	h := newChroot(t)
-	now := time.Now()
-	for i := range 9 {
-		dir := h.Path(runDir, "operation-"+strconv.Itoa(i), "scan", "0001-apt")
-		if err := os.MkdirAll(dir, 0o700); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(filepath.Join(dir, "stdout"), []byte("x"), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		when := now.Add(time.Duration(i) * time.Minute)
-		if err := os.Chtimes(h.Path(runDir, "operation-"+strconv.Itoa(i)), when, when); err != nil {
-			t.Fatal(err)
-		}
-	}
-	left := func() string {
-		entries, err := os.ReadDir(h.Path(runDir))
-		if err != nil {
-			t.Fatal(err)
-		}
-		var names []string
-		for _, e := range entries {
-			names = append(names, strings.TrimPrefix(e.Name(), "operation-"))
-		}
-		return strings.Join(names, "")
-	}
-	if err := h.Prune("operation-0"); err != nil {
-		t.Fatal(err)
-	}
-	if got := left(); got != "045678" {
-		t.Errorf("Kept %s, want the current one and the newest five", got)
-	}
-	if err := os.Truncate(filepath.Join(h.Path(runDir, "operation-7"), "scan", "0001-apt", "stdout"), 65<<20); err != nil {
-		t.Fatal(err)
-	}
-	if err := h.Prune("operation-0"); err != nil {
-		t.Fatal(err)
-	}
-	if got := left(); got != "08" {
-		t.Errorf("Kept %s, want the current one and the newest", got)
-	}
-}
-
 func FuzzStartTime(f *testing.F) {
 	self, err := os.ReadFile("/proc/self/stat")
 	if err != nil {
@@ -467,32 +422,4 @@ func benchmarkRun(b *testing.B, h *Host) {
 	for b.Loop() {
 		run(b, s, packages.Command{Name: "true", Argv: []string{"true"}})
 	}
-}
-
-// TestAgent is an agent that other tests kill. It is not a test of its own.
-func TestAgent(t *testing.T) {
-	dir := os.Getenv("NODEPATCH_TEST_AGENT")
-	if dir == "" {
-		t.Skip("Runs as a child process of the tests that kill an agent")
-	}
-	h, err := Detect("/", DefaultDir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	run(t, session(t, h, "agent"), gated(dir))
-}
-
-func gated(dir string) packages.Command {
-	return shell("gated", `echo $$ >>"$1/began"; while ! [ -e "$1/gate" ]; do sleep 0.02; done; echo done; exit 3`, dir)
-}
-
-func startAgent(t *testing.T, dir string) *exec.Cmd {
-	t.Helper()
-	agent := exec.Command(os.Args[0], "-test.run=^TestAgent$", "-test.v")
-	agent.Env = append(os.Environ(), "NODEPATCH_TEST_AGENT="+dir)
-	agent.Stdout, agent.Stderr = os.Stdout, os.Stderr
-	if err := agent.Start(); err != nil {
-		t.Fatal(err)
-	}
-	return agent
 }

@@ -3,6 +3,7 @@ package host
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
@@ -17,9 +18,6 @@ import (
 
 	"github.com/nodepatch/nodepatch/test/roots"
 )
-
-// inMachine marks the test binary that runs in the machine: systemd refuses clients from outside of its PID namespace.
-const inMachine = "NODEPATCH_IN_MACHINE"
 
 // TestSystemd boots a machine with a real systemd and runs the TestMachine… tests of this binary in it.
 func TestSystemd(t *testing.T) {
@@ -141,16 +139,24 @@ func (m *machine) copy(t *testing.T, from, to string) {
 func newSystemd(t testing.TB) *Host {
 	t.Helper()
 	if os.Getenv(inMachine) == "" {
-		t.Skip("Runs in the machine that TestSystemd boots")
+		t.Fatal("Needs the machine that TestSystemd boots, which runs what is named TestMachine… or BenchmarkMachine…")
 	}
-	h, err := Detect("/", DefaultDir)
+	h, err := detectSystemd()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if h.Backend() != "systemd" {
-		t.Fatalf("Backend is %s", h.Backend())
-	}
 	return h
+}
+
+func detectSystemd() (*Host, error) {
+	h, err := Detect("/", DefaultDir)
+	if err != nil {
+		return nil, err
+	}
+	if h.Backend() != "systemd" {
+		return nil, fmt.Errorf("backend is %s, not systemd", h.Backend())
+	}
+	return h, nil
 }
 
 func TestMachineCommands(t *testing.T) {

@@ -148,8 +148,9 @@ func TestSystemdShutdownWaits(t *testing.T) {
 		t.Fatal(err)
 	}
 	m.copy(t, binary, "host.test")
-	agent := m.command("/host.test", "-test.run=^TestMachineLongTransaction$")
-	agent.Env = append(agent.Env, inMachine+"=1", longTransaction+"=1")
+	agent := m.command("/host.test")
+	agent.Env = append(agent.Env, longTransaction+"="+longDir)
+	agent.Stderr = os.Stderr
 	if err := agent.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -188,28 +189,5 @@ func TestSystemdShutdownWaits(t *testing.T) {
 	}
 	if code, err := os.ReadFile(results[0]); err != nil || string(code) != "0\n" {
 		t.Errorf("Exit status is %q, %v", code, err)
-	}
-}
-
-const (
-	longTransaction = "NODEPATCH_LONG_TRANSACTION"
-	longDir         = "/root/long"
-)
-
-// TestMachineLongTransaction is the agent of the test of a shutdown.
-func TestMachineLongTransaction(t *testing.T) {
-	if os.Getenv(longTransaction) == "" {
-		t.Skip("Runs in the machine that TestSystemdShutdownWaits boots")
-	}
-	if err := os.MkdirAll(longDir, 0o700); err != nil {
-		t.Fatal(err)
-	}
-	s := session(t, newSystemd(t), "long")
-	run(t, s, transaction(filepath.Join(longDir, "began"), filepath.Join(longDir, "gate")))
-	// The machine goes down now, and takes no more commands. The agent waits until it goes down with it.
-	ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
-	defer cancel()
-	if _, err := s.Run(ctx, shell("after", "true")); err != nil && !errors.Is(err, context.DeadlineExceeded) {
-		_ = os.WriteFile(filepath.Join(longDir, "refused"), []byte(err.Error()), 0o600)
 	}
 }

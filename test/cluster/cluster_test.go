@@ -234,8 +234,8 @@ func TestCluster(t *testing.T) {
 
 	t.Run("another cluster does not meet it, and goes when its owner dies", func(t *testing.T) {
 		other := t.TempDir()
-		owner := exec.Command(os.Args[0], "-test.run=^TestOwner$")
-		owner.Env = append(os.Environ(), "TEST_CLUSTER_OWNER="+other)
+		owner := exec.Command(os.Args[0])
+		owner.Env = append(os.Environ(), clusterOwner+"="+other)
 		owner.Stderr = t.Output()
 		output, err := owner.StdoutPipe()
 		if err != nil {
@@ -319,19 +319,6 @@ func TestKilledSupervisor(t *testing.T) {
 	if _, err := c.Machines(t.Context()); err == nil {
 		t.Error("the cluster answers after it was stopped")
 	}
-}
-
-// TestOwner is not a test but the program that TestCluster kills.
-func TestOwner(t *testing.T) {
-	dir := os.Getenv("TEST_CLUSTER_OWNER")
-	if dir == "" {
-		t.Skip("only TestCluster runs this, as a process of its own")
-	}
-	if _, err := cluster.Start(context.Background(), cluster.Options{Dir: dir, Log: os.Stderr}); err != nil {
-		t.Fatal(err)
-	}
-	fmt.Println("started")
-	time.Sleep(time.Hour)
 }
 
 // numberOf reads the number by which a cluster's traces on the host are known.
