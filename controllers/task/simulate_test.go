@@ -271,7 +271,7 @@ func (w *world) look(lost, killed int) {
 			w.t.Errorf("node %s was given the task after it had to end", node.Name)
 		case w.assigned[node.Name]:
 			w.t.Errorf("node %s was given the task twice", node.Name)
-		case occupant(assignment) != "":
+		case occupant(given) != "":
 			w.t.Errorf("node %s was taken from the task %s", node.Name, occupant(assignment))
 		case w.in.node(node.Name).Status.Conditions[0].Status != corev1.ConditionTrue:
 			w.t.Errorf("node %s was given the task while it was not Ready", node.Name)
