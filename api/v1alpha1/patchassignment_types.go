@@ -19,10 +19,10 @@ import (
 // +kubebuilder:printcolumn:name="Answered",type=string,JSONPath=`.status.agent.task`,description="Task that the agent last said something about"
 // +kubebuilder:printcolumn:name="Step",type=string,JSONPath=`.status.agent.step`,description="Where the agent stands with it"
 // +kubebuilder:printcolumn:name="Since",type=date,JSONPath=`.status.agent.time`
-// +kubebuilder:printcolumn:name="Message",type=string,JSONPath=`.status.agent.message`
-// +kubebuilder:printcolumn:name="Agent",type=string,JSONPath=`.status.controller.agent`,description="Whether the node's agent is there"
 // +kubebuilder:printcolumn:name="Manager",type=string,JSONPath=`.status.controller.step`,description="What the manager does with the node"
-// +kubebuilder:printcolumn:name="Says",type=string,JSONPath=`.status.controller.message`,description="What the manager does or waits for"
+// +kubebuilder:printcolumn:name="Agent",type=string,JSONPath=`.status.controller.agent`,description="Whether the node's agent is there"
+// +kubebuilder:printcolumn:name="Message",type=string,JSONPath=`.status.agent.message`,description="What the agent says"
+// +kubebuilder:printcolumn:name="Says",type=string,JSONPath=`.status.controller.message`,description="What the manager says"
 // +kubebuilder:printcolumn:name="Waits",type=string,JSONPath=`.status.rollout.message`,description="Why the task does not let the node go on"
 type PatchAssignment struct {
 	metav1.TypeMeta `json:",inline"`

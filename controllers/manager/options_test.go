@@ -35,6 +35,31 @@ func TestParse(t *testing.T) {
 			env:   environment{"POD_NAMESPACE": "other"},
 			check: func(o options) bool { return o.namespace == "n" },
 		},
+		"the node it runs on": {
+			args:  []string{"--agent-image", "i", "--namespace", "n"},
+			env:   environment{"NODE_NAME": "machine-1"},
+			check: func(o options) bool { return o.node == "machine-1" },
+		},
+		"neighbours and budget if nothing is said": {
+			args: []string{"--agent-image", "i", "--namespace", "n"},
+			check: func(o options) bool {
+				return o.clusterMaxUnavailable == nil && o.kured.String() == "kube-system/kured" && o.leaseNamespace == ""
+			},
+		},
+		"neighbours and budget": {
+			args: []string{"--agent-image", "i", "--namespace", "n", "--cluster-max-unavailable=5%", "--kured=", "--maintenance-lease-namespace=leases"},
+			check: func(o options) bool {
+				return o.clusterMaxUnavailable.String() == "5%" && o.kured.Name == "" && o.leaseNamespace == "leases"
+			},
+		},
+		"a budget of a number": {
+			args:  []string{"--agent-image", "i", "--namespace", "n", "--cluster-max-unavailable=3"},
+			check: func(o options) bool { return o.clusterMaxUnavailable.IntValue() == 3 },
+		},
+		"a budget of nothing":   {args: []string{"--cluster-max-unavailable=0"}, want: "a number of nodes of at least 1, or a percentage"},
+		"a budget above all":    {args: []string{"--cluster-max-unavailable=101%"}, want: "a number of nodes of at least 1, or a percentage"},
+		"a budget in words":     {args: []string{"--cluster-max-unavailable=some"}, want: `not "some"`},
+		"kured without a place": {args: []string{"--kured=kured"}, want: "NAMESPACE/NAME"},
 		"verbosity": {
 			args:  []string{"--agent-image", "i", "--namespace", "n", "-v", "4"},
 			check: func(o options) bool { return o.log.Level.Enabled(-4) && !o.log.Level.Enabled(-5) },

@@ -79,11 +79,11 @@ status:
   message: 3 of 10 nodes done
   template: {action: Deploy}
   startTime: "2020-01-01T00:00:00Z"
-  nodes: {total: 10, pending: 2, scanning: 3, downloading: 0, waiting: 0, draining: 0, installing: 0, rebooting: 0, verifying: 0, done: 3, failed: 1, unreachable: 1}
+  nodes: {total: 10, pending: 0, scanning: 3, downloading: 0, waiting: 2, draining: 0, installing: 0, rebooting: 0, verifying: 0, done: 3, failed: 1, unreachable: 1}
   patches: {missing: 40, security: 4, bugfix: 0, enhancement: 0, other: 36, held: 0, keptBack: 0, phased: 0, excluded: 0, installed: 17, failed: 0, blocked: 2}`))
 		rows := cells(kubectl(ctx, "get", "pt", "columns"))
-		Expect(rows[0]).To(Equal([]string{"NAME", "POLICY", "ACTION", "PHASE", "NODES", "DONE", "FAILED", "UNREACHABLE", "MISSING", "INSTALLED", "BLOCKED", "SECURITY", "MESSAGE", "AGE"}))
-		Expect(rows[1]).To(HaveExactElements("columns", "workers", "Deploy", "Running", "10", "3", "1", "1", "40", "17", "2", "4", "3 of 10 nodes done", MatchRegexp(`^\d+s$`)))
+		Expect(rows[0]).To(Equal([]string{"NAME", "POLICY", "ACTION", "PHASE", "NODES", "WAITING", "DONE", "FAILED", "UNREACHABLE", "MISSING", "INSTALLED", "BLOCKED", "SECURITY", "MESSAGE", "AGE"}))
+		Expect(rows[1]).To(HaveExactElements("columns", "workers", "Deploy", "Running", "10", "2", "3", "1", "1", "40", "17", "2", "4", "3 of 10 nodes done", MatchRegexp(`^\d+s$`)))
 		Expect(kubectl(ctx, "get", "pt", "columns", "-o", "wide")).To(And(ContainSubstring("STARTED"), ContainSubstring("FINISHED")))
 	})
 
@@ -108,13 +108,15 @@ status:
 	})
 
 	It("say of an assignment what the node is doing", func(ctx SpecContext) {
-		store(ctx, named("PatchAssignment", "columns", `spec: {policy: workers, operation: {id: "1", task: weekly, step: Scanning, assignedAt: "2020-01-01T00:00:00Z", deadline: "2020-01-01T00:30:00Z"}}
+		store(ctx, named("PatchAssignment", "columns", `spec: {policy: workers, operation: {id: "1", task: weekly, step: Downloading, assignedAt: "2020-01-01T00:00:00Z", deadline: "2020-01-01T00:30:00Z"}}
 status:
-  agent: {task: daily, step: Done, time: "2020-01-01T00:00:00Z", message: 12 patches missing}
-  controller: {agent: Ready, message: Waits for its turn}`))
-		rows := cells(kubectl(ctx, "get", "pa", "columns", "-o", "wide"))
-		Expect(rows[0]).To(Equal([]string{"NAME", "POLICY", "TASK", "ANSWERED", "STEP", "SINCE", "AGENT", "MESSAGE", "WAITS"}))
-		Expect(rows[1]).To(HaveExactElements("columns", "workers", "weekly", "daily", "Done", MatchRegexp(`^\d+y`), "Ready", "12 patches missing", "Waits for its turn"))
+  agent: {task: weekly, step: Waiting, time: "2020-01-01T00:00:00Z", message: 12 patches ready}
+  controller: {agent: Ready, step: Draining, message: "Draining: waits for web/web-1"}
+  rollout: {reason: Budget, message: Waits for its turn}`))
+		rows := cells(kubectl(ctx, "get", "pa", "columns"))
+		Expect(rows[0]).To(Equal([]string{"NAME", "POLICY", "TASK", "ANSWERED", "STEP", "SINCE", "MANAGER", "AGENT", "MESSAGE", "SAYS", "WAITS"}))
+		Expect(rows[1]).To(HaveExactElements("columns", "workers", "weekly", "weekly", "Waiting", MatchRegexp(`^\d+y`), "Draining", "Ready",
+			"12 patches ready", "Draining: waits for web/web-1", "Waits for its turn"))
 	})
 })
 
@@ -147,7 +149,7 @@ var _ = Describe("the kinds", func() {
 	})
 
 	It("have the documented defaults", func(ctx SpecContext) {
-		policy, err := create(ctx, policyWith("maintenanceWindows: [{schedule: 0 1 * * SAT, duration: 5h}]\ntasks:\n- name: weekly\n  template: {action: Deploy, patches: {}, drain: {}, reboot: {}}"))
+		policy, err := create(ctx, policyWith("maintenanceWindows: [{schedule: 0 1 * * SAT, duration: 5h}]\ntasks:\n- name: weekly\n  template: {action: Deploy, patches: {}}"))
 		Expect(err).NotTo(HaveOccurred())
 		Expect(policy.Object["spec"]).To(Equal(map[string]any{
 			"nodeSelector":       map[string]any{},
@@ -167,8 +169,11 @@ var _ = Describe("the kinds", func() {
 					"install":  map[string]any{"timeout": "2h"},
 					"patches":  map[string]any{"kubernetesPackages": "Exclude"},
 					"rollout":  map[string]any{"maxParallelScans": int64(50), "maxUnavailable": int64(1), "maxFailures": int64(1)},
-					"drain":    map[string]any{"when": "BeforeReboot", "timeout": "15m"},
-					"reboot":   map[string]any{"when": "IfRequired", "timeout": "20m"},
+					"drain": map[string]any{
+						"when": "BeforeReboot", "timeout": "15m", "emptyDirData": "Refuse", "unmanagedPods": "Refuse",
+					},
+					"reboot": map[string]any{"when": "IfRequired", "timeout": "20m"},
+					"verify": map[string]any{"timeout": "10m"},
 				},
 			}},
 		}))

@@ -6,6 +6,7 @@ import (
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
 	corev1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -51,8 +52,8 @@ var _ = Describe("the roles", func() {
 		} {
 			Expect(manager.List(ctx, list)).To(Succeed())
 		}
-		Expect(manager.List(ctx, &corev1.PodList{}, client.InNamespace(apiserver.Namespace))).To(Succeed())
-		for _, list := range []client.ObjectList{&corev1.SecretList{}, &corev1.PodList{}, &corev1.ConfigMapList{}, &corev1.ServiceAccountList{}} {
+		Expect(manager.List(ctx, &corev1.PodList{})).To(Succeed())
+		for _, list := range []client.ObjectList{&corev1.SecretList{}, &corev1.ConfigMapList{}, &corev1.ServiceAccountList{}} {
 			Expect(manager.List(ctx, list)).To(beForbidden(byRole))
 		}
 		Expect(manager.List(ctx, &corev1.SecretList{}, client.InNamespace(apiserver.Namespace))).To(beForbidden(byRole))
@@ -76,6 +77,20 @@ var _ = Describe("the roles", func() {
 
 		node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "node-a"}}
 		Expect(manager.Delete(ctx, node)).To(beForbidden(byRole))
+
+		// Pods are evicted, with respect to their PodDisruptionBudgets. It makes pods, of hooks, in its own namespace alone.
+		pod := &corev1.Pod{
+			ObjectMeta: metav1.ObjectMeta{Name: "roles", Namespace: "default"},
+			Spec:       corev1.PodSpec{Containers: []corev1.Container{{Name: "c", Image: "i"}}},
+		}
+		Expect(manager.Create(ctx, pod.DeepCopy(), client.DryRunAll)).To(beForbidden(byRole))
+		Expect(manager.Delete(ctx, pod.DeepCopy())).To(beForbidden(byRole))
+		hook := pod.DeepCopy()
+		hook.Namespace = apiserver.Namespace
+		Expect(manager.Create(ctx, hook, client.DryRunAll)).To(Succeed())
+		Expect(manager.Patch(ctx, hook, mergePatch(`{"metadata":{"labels":{"a":"b"}}}`))).To(beForbidden(byRole))
+		eviction := &policyv1.Eviction{ObjectMeta: metav1.ObjectMeta{Name: "roles", Namespace: "default"}}
+		Expect(manager.SubResource("eviction").Create(ctx, pod.DeepCopy(), eviction)).To(Satisfy(apierrors.IsNotFound), "allowed, but there is no such pod")
 	})
 
 	It("let a viewer look and not touch", func(ctx SpecContext) {
