@@ -32,6 +32,10 @@ test: packages k8s ## Every test: unit, API, controllers, apt in real roots, the
 test-kill: packages k8s ## Kill the agent at NODEPATCH_KILLS=200 random moments of real deployments
 	NODEPATCH_KILLS=$${NODEPATCH_KILLS:-200} go test -count 1 -timeout 60m -run '^TestKill$$' -v ./nodeagent
 
+.PHONY: test-chaos
+test-chaos: packages k8s ## Every bad day of a rollout on three real machines; the short form is in "make test"
+	NODEPATCH_CHAOS=1 go test -count 1 -timeout 90m -v ./test/e2e
+
 ##@ Working on it
 
 .PHONY: help
@@ -111,5 +115,5 @@ deploy: ## Install CRDs, RBAC, admission policies and the manager with image IMG
 	$(KUBECTL) kustomize config/default | sed 's|nodepatch:dev|$(IMG)|g' | $(KUBECTL) apply --server-side -f -
 
 .PHONY: undeploy
-undeploy: ## Take everything away again
-	$(KUBECTL) delete --ignore-not-found -k config/default
+undeploy: ## Put back every node that is worked on, then take everything away
+	KUBECTL='$(KUBECTL)' hack/undeploy
