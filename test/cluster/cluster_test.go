@@ -219,6 +219,34 @@ func TestCluster(t *testing.T) {
 		})
 	})
 
+	t.Run("a machine that hangs in its reboot comes back when it is started, and from the next one by itself", func(t *testing.T) {
+		if err := two.Hang(ctx); err != nil {
+			t.Fatal(err)
+		}
+		if err := two.Reboot(ctx); err != nil {
+			t.Fatal(err)
+		}
+		wait(t, "the machine to go down", 30*time.Second, func() (bool, string) {
+			status, err := two.Status(ctx)
+			return err == nil && status.Leader == 0, fmt.Sprintf("%+v %v", status, err)
+		})
+		if err := two.Hang(ctx); err == nil {
+			t.Error("a machine that is off was told to hang")
+		}
+		if err := two.Start(ctx); err != nil {
+			t.Fatal(err)
+		}
+		before := bootID(t, two)
+		if err := two.Reboot(ctx); err != nil {
+			t.Fatal(err)
+		}
+		wait(t, "the machine to be back", 30*time.Second, func() (bool, string) {
+			now, err := two.BootID(ctx)
+			return err == nil && now != before, fmt.Sprint(err)
+		})
+		wait(t, "the node to be Ready", time.Minute, func() (bool, string) { return ready(t, client, two.Name) })
+	})
+
 	t.Run("the API server can go away and come back", func(t *testing.T) {
 		if err := c.StopServer(ctx, "kube-apiserver"); err != nil {
 			t.Fatal(err)

@@ -31,7 +31,7 @@ type container struct {
 	off    chan struct{} // closed when the machine is off
 	boots  int
 	cut    bool
-	killed bool // the power was cut, so a reboot under way does not come back
+	hung   bool // a reboot does not come back
 }
 
 // start switches the machine on. It returns when systemd takes commands, long before the node is ready.
@@ -42,7 +42,7 @@ func (c *container) start(ctx context.Context) error {
 		return fmt.Errorf("%s is on already", nodeName(c.index))
 	}
 	off := make(chan struct{})
-	c.off, c.killed = off, false
+	c.off, c.hung = off, false
 	err := c.boot()
 	c.mu.Unlock()
 	if err != nil {
@@ -96,7 +96,7 @@ func (c *container) watch(cmd *exec.Cmd) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.nspawn, c.leader = nil, 0
-	if cmd.ProcessState.ExitCode() == rebooted && !c.killed && !c.supervisor.stopping.Load() {
+	if cmd.ProcessState.ExitCode() == rebooted && !c.hung && !c.supervisor.stopping.Load() {
 		if err := c.boot(); err == nil {
 			go func() {
 				if err := c.waitForLeader(context.Background()); err != nil {
@@ -167,7 +167,7 @@ func findLeader(nspawn int) (int, error) {
 func (c *container) kill() error {
 	c.mu.Lock()
 	leader, nspawn, off := c.leader, c.nspawn, c.off
-	c.killed = true
+	c.hung = true // a reboot under way does not come back either
 	c.mu.Unlock()
 	if nspawn == nil {
 		return nil
@@ -180,6 +180,17 @@ func (c *container) kill() error {
 		return fmt.Errorf("cut the power of %s: %w", nodeName(c.index), err)
 	}
 	<-off
+	return nil
+}
+
+// hang lets the machine's next reboot end with the machine off. Starting it ends that.
+func (c *container) hang() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.nspawn == nil {
+		return fmt.Errorf("%s is off", nodeName(c.index))
+	}
+	c.hung = true
 	return nil
 }
 

@@ -153,6 +153,10 @@ func (m *Machine) Kill(ctx context.Context) error { return m.ask(ctx, "kill") }
 // commands.
 func (m *Machine) Start(ctx context.Context) error { return m.ask(ctx, "start") }
 
+// Hang makes the machine's next reboot end with it off, as if it hung in its firmware. It stays off until
+// Start, after which reboots come back.
+func (m *Machine) Hang(ctx context.Context) error { return m.ask(ctx, "hang") }
+
 // Cut pulls the machine's network cable, until Join. A reboot leaves it pulled.
 func (m *Machine) Cut(ctx context.Context) error { return m.ask(ctx, "cut") }
 

@@ -28,6 +28,7 @@ const usage = `Usage: cluster [-dir DIR] COMMAND
   kill NAME                 cut a machine's power
   start NAME                switch a machine on
   reboot NAME               reboot a machine in good order
+  hang NAME                 let its next reboot not come back until it is started
   cut NAME                  pull a machine's network cable
   join NAME                 plug it in again
   sweep                     clean up after clusters whose supervisor was killed
@@ -108,6 +109,8 @@ func command(ctx context.Context, dir, name string, args []string) error {
 		return machine.Start(ctx)
 	case "reboot":
 		return machine.Reboot(ctx)
+	case "hang":
+		return machine.Hang(ctx)
 	case "cut":
 		return machine.Cut(ctx)
 	case "join":
