@@ -1,88 +1,15 @@
 package buttons
 
 import (
-	"context"
-	"errors"
 	"fmt"
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/apimachinery/pkg/runtime/schema"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
 
-	"github.com/nodepatch/nodepatch/api/patchlog"
 	"github.com/nodepatch/nodepatch/api/v1alpha1"
+	"github.com/nodepatch/nodepatch/test/apiserver"
 )
-
-// mishap is what happens to one write of the manager.
-type mishap string
-
-const (
-	none         mishap = "no mishap"
-	killedBefore mishap = "the manager is killed before it"
-	killedAfter  mishap = "the manager is killed after it"
-	refused      mishap = "the API server refuses it"
-	conflict     mishap = "somebody else wrote first"
-	answerLost   mishap = "it succeeds and the answer is lost"
-)
-
-var errKilled = errors.New("this process was killed")
-
-// process is a manager's life: after it was killed it writes nothing.
-type process struct {
-	at     int
-	mishap mishap
-	writes int
-	killed bool
-}
-
-func (p *process) write(do func() error) error {
-	if p.killed {
-		return errKilled
-	}
-	p.writes++
-	if p.writes-1 != p.at {
-		return do()
-	}
-	switch p.mishap {
-	case killedBefore:
-		p.killed = true
-		return errKilled
-	case killedAfter:
-		p.killed = true
-		return errors.Join(do(), errKilled)
-	case refused:
-		return apierrors.NewInternalError(errors.New("etcdserver: no leader"))
-	case conflict:
-		return apierrors.NewConflict(schema.GroupResource{Resource: "things"}, "a", errors.New("modified"))
-	case answerLost:
-		return errors.Join(do(), apierrors.NewTimeoutError("the answer was lost", 1))
-	default:
-		return do()
-	}
-}
-
-// Write is the patch log of the process.
-func (p *process) Write(ctx context.Context, entry patchlog.Entry) error {
-	return p.write(func() error { return events.Write(ctx, entry) })
-}
-
-// client is the API server as the process sees it.
-func (p *process) client() client.Client {
-	GinkgoHelper()
-	base, err := client.NewWithWatch(server.Config, client.Options{Scheme: admin.Scheme(), Mapper: admin.RESTMapper()})
-	Expect(err).NotTo(HaveOccurred())
-	return interceptor.NewClient(base, interceptor.Funcs{
-		Patch: func(ctx context.Context, c client.WithWatch, object client.Object, patch client.Patch, options ...client.PatchOption) error {
-			return p.write(func() error { return c.Patch(ctx, object, patch, options...) })
-		},
-		SubResourcePatch: func(ctx context.Context, c client.Client, subresource string, object client.Object, patch client.Patch, options ...client.SubResourcePatchOption) error {
-			return p.write(func() error { return c.SubResource(subresource).Patch(ctx, object, patch, options...) })
-		},
-	})
-}
 
 // ending is what there is to see after a press.
 type ending struct {
@@ -92,18 +19,21 @@ type ending struct {
 	Answers     []string
 }
 
-// takeThrough presses the button on a new node while the write of a number goes
-// wrong. As soon as the counts are cleared the agent counts another failure.
-func takeThrough(value string, number int, mishap mishap) (ending, *process) {
+// takeThrough presses the button on a new node while a write of the first
+// manager goes wrong. As soon as the counts are cleared the agent counts another
+// failure.
+func takeThrough(value string, victim *apiserver.Process) ending {
 	GinkgoHelper()
+	base, err := client.NewWithWatch(server.Config, client.Options{Scheme: admin.Scheme(), Mapper: admin.RESTMapper()})
+	Expect(err).NotTo(HaveOccurred())
 	addNode("a")
 	press("a", value)
-	victim := &process{at: number, mishap: mishap}
+	victim.Log = events
 	current := victim
 	counted := false
 	for range 10 {
 		r := newReconciler()
-		r.Client, r.Log = current.client(), current
+		r.Client, r.Log = current.Client(base, nil), current
 		result, err := look(r, "a")
 		if !counted && retryNow("a").Status.Clears > 0 {
 			counted = true
@@ -112,30 +42,31 @@ func takeThrough(value string, number int, mishap mishap) (ending, *process) {
 		if err == nil && result.IsZero() {
 			break
 		}
-		if current.killed {
-			current = &process{at: -1}
+		if current.Killed() {
+			current = &apiserver.Process{At: -1, Log: events}
 		}
 	}
 	retry := retryNow("a")
 	end := ending{Status: retry.Status, Annotations: retry.Annotations, Told: assignmentNow("a").Spec.RetryClears, Answers: answers("a")}
 	removeAll()
-	return end, victim
+	return end
 }
 
 var _ = Describe("A manager that dies, or whose API server does", func() {
 	DescribeTable("clears once, keeps what is counted since, and answers, whichever write it happens to",
 		func(value, remembers string) {
-			want, victim := takeThrough(value, -1, none)
+			undisturbed := &apiserver.Process{At: -1}
+			want := takeThrough(value, undisturbed)
 			Expect(want.Status.Summary).To(Equal("1 failed: spam 9.0 (1 download)"))
 			Expect(want.Status.Clears).To(BeEquivalentTo(1))
 			Expect(want.Status.Handled).To(HaveValue(Equal(v1alpha1.HandledButtons{ClearRetries: remembers})))
 			Expect(want.Annotations).To(BeEmpty())
 			Expect(want.Told).To(BeEquivalentTo(1))
 			Expect(want.Answers).To(ConsistOf(everything))
-			Expect(victim.writes).To(Equal(5))
-			for number := range victim.writes {
-				for _, mishap := range []mishap{killedBefore, killedAfter, refused, conflict, answerLost} {
-					got, _ := takeThrough(value, number, mishap)
+			Expect(undisturbed.Writes()).To(Equal(5))
+			for number := range undisturbed.Writes() {
+				for _, mishap := range apiserver.Mishaps {
+					got := takeThrough(value, &apiserver.Process{At: number, Mishap: mishap})
 					Expect(got).To(Equal(want), fmt.Sprintf("write %d: %s", number, mishap))
 				}
 			}
