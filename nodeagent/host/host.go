@@ -45,6 +45,8 @@ type backend interface {
 	state(ctx context.Context, a *attempt) (running bool, reason string, err error)
 	// stop kills the command if it runs, returns when it is gone, and removes what the backend remembers of it.
 	stop(ctx context.Context, a *attempt) error
+	// reboot gives the host the order to reboot, and returns once it has taken it.
+	reboot(ctx context.Context) error
 	// String names the backend in logs and reports.
 	String() string
 }

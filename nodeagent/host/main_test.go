@@ -22,6 +22,8 @@ const (
 	testAgent = "NODEPATCH_TEST_AGENT"
 	// longTransaction names the directory of the agent whose machine is shut down.
 	longTransaction = "NODEPATCH_LONG_TRANSACTION"
+	// rebootOrders is set where the test binary is an agent that has its machine rebooted.
+	rebootOrders = "NODEPATCH_REBOOT_ORDERS"
 )
 
 // longDir is the directory in that machine.
@@ -34,6 +36,9 @@ func TestMain(m *testing.M) {
 	}
 	if dir := os.Getenv(longTransaction); dir != "" {
 		exit(runLongTransaction(dir))
+	}
+	if os.Getenv(rebootOrders) != "" {
+		exit(runRebootOrders())
 	}
 	if os.Getenv(inMachine) == "" {
 		if err := hide("^(Test|Benchmark)Machine"); err != nil {

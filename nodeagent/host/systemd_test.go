@@ -44,6 +44,9 @@ func TestSystemd(t *testing.T) {
 type machine struct {
 	path   string
 	leader int
+	// ended is closed when the machine is off; status is then systemd-nspawn's exit status.
+	ended  chan struct{}
+	status int
 }
 
 // boot starts a machine without a network. It is powered off at the end of the test.
@@ -71,8 +74,12 @@ func boot(t *testing.T) *machine {
 		t.Fatal(err)
 	}
 	ended := make(chan struct{})
-	go func() { _ = nspawn.Wait(); close(ended) }()
-	m := &machine{path: layer.Path}
+	m := &machine{path: layer.Path, ended: ended}
+	go func() {
+		_ = nspawn.Wait()
+		m.status = nspawn.ProcessState.ExitCode()
+		close(ended)
+	}()
 	t.Cleanup(func() {
 		if m.leader > 0 {
 			_ = syscall.Kill(m.leader, syscall.SIGKILL)
