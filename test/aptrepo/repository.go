@@ -15,13 +15,12 @@ import (
 	"compress/gzip"
 	"crypto/sha256"
 	"fmt"
-	"net/http"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/nodepatch/nodepatch/test/mirror"
 )
 
 // Release is what a repository says of itself in its Release file, by which
@@ -38,24 +37,12 @@ type Release struct {
 // Repository is one apt repository. It is an http.Handler and safe for
 // concurrent use; what was published stays served until it is published again.
 type Repository struct {
+	// Server serves what was published, and can be told to misbehave.
+	*mirror.Server
+
 	mu       sync.Mutex
 	release  Release
 	packages []Package
-
-	files    map[string]served
-	modified time.Time
-	// again is true if it was published before in the same second. Modification times
-	// cannot tell those apart, so nothing is answered with "not modified".
-	again    bool
-	down     bool
-	requests map[string]int
-	released chan struct{}
-}
-
-// served is a file as clients get it.
-type served struct {
-	content []byte
-	fault   Fault
 }
 
 // New returns an empty repository. It serves nothing before [Repository.Publish].
@@ -66,7 +53,7 @@ func New(release Release) *Repository {
 	if release.Codename == "" {
 		release.Codename = release.Suite
 	}
-	return &Repository{release: release, requests: map[string]int{}, released: make(chan struct{})}
+	return &Repository{Server: mirror.New(), release: release}
 }
 
 // Add adds packages. One of the same name, version and architecture replaces the earlier.
@@ -90,7 +77,7 @@ func (r *Repository) Remove(names ...string) {
 func (r *Repository) Publish() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	files := map[string]served{}
+	files := map[string]mirror.File{}
 	indexes := map[string]*bytes.Buffer{}
 	for _, architecture := range r.release.Architectures {
 		indexes[architecture] = &bytes.Buffer{}
@@ -107,11 +94,7 @@ func (r *Repository) Publish() error {
 				index.WriteString(record)
 			}
 		}
-		if p.Fault == CorruptFile {
-			deb = bytes.Clone(deb)
-			deb[len(deb)-1] ^= 0xff
-		}
-		files["/"+p.path()] = served{content: deb, fault: p.Fault}
+		files["/"+p.path()] = mirror.File{Content: deb, Fault: p.Fault, Package: p.Name}
 	}
 
 	now := r.release.Date
@@ -130,16 +113,15 @@ func (r *Repository) Publish() error {
 			content []byte
 		}{{"Packages", index}, {"Packages.gz", compressed}} {
 			name := fmt.Sprintf("main/binary-%s/%s", architecture, file.name)
-			files[r.dist(name)] = served{content: file.content}
+			files[r.dist(name)] = mirror.File{Content: file.content}
 			fmt.Fprintf(&sums, " %x %d %s\n", sha256.Sum256(file.content), len(file.content), name)
 		}
 	}
-	files[r.dist("Release")] = served{content: fmt.Appendf(nil,
+	files[r.dist("Release")] = mirror.File{Content: fmt.Appendf(nil,
 		"Origin: %s\nLabel: %s\nSuite: %s\nCodename: %s\nDate: %s\nArchitectures: %s\nComponents: main\nSHA256:\n%s",
 		r.release.Origin, r.release.Label, r.release.Suite, r.release.Codename,
 		now.UTC().Format("Mon, 02 Jan 2006 15:04:05 UTC"), strings.Join(r.release.Architectures, " "), sums.String())}
-	r.again = r.files != nil && now.Unix() <= r.modified.Unix()
-	r.files, r.modified = files, now
+	r.Server.Publish(files, now)
 	return nil
 }
 
@@ -169,99 +151,9 @@ func compress(content []byte) ([]byte, error) {
 	return b.Bytes(), err
 }
 
-// WriteTo writes what is published below a directory, for sources that are read
-// from a disk. Files that are missing on the server are not written.
-func (r *Repository) WriteTo(directory string) error {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for name, file := range r.files {
-		if file.fault == MissingFile {
-			continue
-		}
-		name = filepath.Join(directory, filepath.FromSlash(name))
-		if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
-			return err
-		}
-		if err := os.WriteFile(name, file.content, 0o644); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // SourcesList is the line for a file below /etc/apt/sources.list.d that names the
 // repository, which is served at the given address. It is not signed, so the line
 // trusts it.
 func (r *Repository) SourcesList(address string) string {
 	return fmt.Sprintf("deb [trusted=yes] %s %s main\n", strings.TrimSuffix(address, "/"), r.release.Codename)
-}
-
-// SetDown makes all requests fail by a closed connection, or ends that: a server
-// that is there and does not answer.
-func (r *Repository) SetDown(down bool) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.down = down
-}
-
-// ReleaseSlow lets the slow packages' downloads end, those that wait and those that come.
-func (r *Repository) ReleaseSlow() {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	select {
-	case <-r.released:
-	default:
-		close(r.released)
-	}
-}
-
-// Requests is how often the file of a package was asked for, of whatever version.
-func (r *Repository) Requests(name string) int {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	n := 0
-	for path, count := range r.requests {
-		if strings.HasPrefix(path, "/pool/"+name+"_") {
-			n += count
-		}
-	}
-	return n
-}
-
-// ServeHTTP serves the repository. Mount it below a path with http.StripPrefix.
-func (r *Repository) ServeHTTP(w http.ResponseWriter, request *http.Request) {
-	r.mu.Lock()
-	r.requests[request.URL.Path]++
-	file, found := r.files[request.URL.Path]
-	modified, down, released := r.modified, r.down, r.released
-	if r.again {
-		request.Header.Del("If-Modified-Since")
-	}
-	r.mu.Unlock()
-
-	switch {
-	case down:
-		panic(http.ErrAbortHandler) // how net/http is told to close the connection
-	case !found || file.fault == MissingFile:
-		http.NotFound(w, request)
-	case file.fault == SlowFile:
-		serveSlowly(w, request, file.content, released)
-	default:
-		http.ServeContent(w, request, request.URL.Path, modified, bytes.NewReader(file.content))
-	}
-}
-
-// serveSlowly sends half of the content, and the rest once it is released.
-func serveSlowly(w http.ResponseWriter, request *http.Request, content []byte, released <-chan struct{}) {
-	w.Header().Set("Content-Length", fmt.Sprint(len(content)))
-	half := len(content) / 2
-	if _, err := w.Write(content[:half]); err != nil {
-		return // the client is gone
-	}
-	_ = http.NewResponseController(w).Flush()
-	select {
-	case <-released:
-		_, _ = w.Write(content[half:])
-	case <-request.Context().Done():
-	}
 }

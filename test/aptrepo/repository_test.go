@@ -1,7 +1,6 @@
 package aptrepo_test
 
 import (
-	"context"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -10,7 +9,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/nodepatch/nodepatch/test/aptrepo"
 	"github.com/nodepatch/nodepatch/test/roots"
@@ -19,45 +17,20 @@ import (
 // machine is a real Debian root whose only source is the repository.
 func machine(t *testing.T, repo *aptrepo.Repository) *roots.Layer {
 	t.Helper()
-	roots.Require(t, roots.Supported())
-	root, err := roots.Debian(t.Context(), t.Output())
-	if err != nil {
-		t.Fatal(err)
-	}
-	layer, err := root.Layer(t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := layer.Close(); err != nil {
-			t.Error(err)
-		}
-	})
+	layer := roots.Open(t, roots.Debian)
 	server := httptest.NewServer(repo)
 	t.Cleanup(server.Close)
-	etc := filepath.Join(layer.Path, "etc/apt")
-	if err := os.RemoveAll(filepath.Join(etc, "sources.list.d")); err != nil {
+	if err := os.RemoveAll(filepath.Join(layer.Path, "etc/apt/sources.list.d")); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(filepath.Join(etc, "sources.list"), []byte(repo.SourcesList(server.URL)), 0o644); err != nil {
-		t.Fatal(err)
-	}
+	layer.Write(t, "/etc/apt/sources.list", repo.SourcesList(server.URL))
 	return layer
 }
 
 // run runs a command in the machine. It returns what it printed and whether it succeeded.
-func run(ctx context.Context, layer *roots.Layer, argv ...string) (string, bool) {
-	output, err := layer.Command(ctx, argv[0], argv[1:]...).CombinedOutput()
+func run(t *testing.T, layer *roots.Layer, argv ...string) (string, bool) {
+	output, err := layer.Command(t.Context(), argv[0], argv[1:]...).CombinedOutput()
 	return string(output), err == nil
-}
-
-func mustRun(t *testing.T, layer *roots.Layer, argv ...string) string {
-	t.Helper()
-	output, ok := run(t.Context(), layer, argv...)
-	if !ok {
-		t.Fatalf("%q failed: %s", argv, output)
-	}
-	return output
 }
 
 func publish(t *testing.T, repo *aptrepo.Repository) {
@@ -76,11 +49,12 @@ func TestInstall(t *testing.T) {
 		aptrepo.Good("toy-good", "1.0"), dependent,
 		aptrepo.FailingPreinst("toy-preinst", "1.0"), aptrepo.FailingPostinst("toy-postinst", "1.0"),
 		aptrepo.FailingTimes("toy-twice", "1.0", 2), aptrepo.WithConffile("toy-conffile", "1.0"),
-		aptrepo.Missing("toy-missing", "1.0"), aptrepo.Corrupt("toy-corrupt", "1.0"),
+		aptrepo.Missing("toy-missing", "1.0"), aptrepo.Corrupt("toy-corrupt", "1.0"), aptrepo.Slow("toy-slow", "1.0"),
 	)
+	repo.ReleaseSlow()
 	publish(t, repo)
 	layer := machine(t, repo)
-	mustRun(t, layer, "apt-get", "-q", "update", "-o", "APT::Update::Error-Mode=any")
+	layer.Run(t, "apt-get", "-q", "update", "-o", "APT::Update::Error-Mode=any")
 
 	for _, c := range []struct {
 		name     string
@@ -95,17 +69,18 @@ func TestInstall(t *testing.T) {
 		{"toy-conffile", "installed 1.0", "Setting up toy-conffile", 1},
 		{"toy-missing", "not-installed", "404", 1},
 		{"toy-corrupt", "not-installed", "Hash Sum mismatch", 1},
+		{"toy-slow", "installed 1.0", "Setting up toy-slow", 1},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			// Each leaves the next one a clean database.
-			defer mustRun(t, layer, "dpkg", "--purge", "--force-all", c.name)
+			defer layer.Run(t, "dpkg", "--purge", "--force-all", c.name)
 			var output, status string
 			for range c.attempts {
 				if strings.HasPrefix(status, "installed") {
 					t.Fatalf("it was installed before attempt %d", c.attempts)
 				}
-				output, _ = run(t.Context(), layer, "apt-get", "-q", "-y", "install", c.name)
-				status, _ = run(t.Context(), layer, "dpkg-query", "-W", "-f", "${db:Status-Status} ${Version}", c.name)
+				output, _ = run(t, layer, "apt-get", "-q", "-y", "install", c.name)
+				status, _ = run(t, layer, "dpkg-query", "-W", "-f", "${db:Status-Status} ${Version}", c.name)
 			}
 			if strings.Contains(status, "no packages found") {
 				status = "not-installed"
@@ -121,7 +96,7 @@ func TestInstall(t *testing.T) {
 	if repo.Requests("toy-missing") == 0 || repo.Requests("toy-good") == 0 {
 		t.Error("requests were not counted")
 	}
-	policy := mustRun(t, layer, "apt-cache", "policy")
+	policy := layer.Run(t, "apt-cache", "policy")
 	if want := "o=Debian,a=stable-security,n=stable-security,l=Debian-Security"; !strings.Contains(policy, want) {
 		t.Errorf("apt does not see %q: %s", want, policy)
 	}
@@ -133,49 +108,18 @@ func TestConffile(t *testing.T) {
 	repo.Add(aptrepo.WithConffile("toy-conffile", "1.0"), aptrepo.WithConffile("toy-conffile", "2.0"))
 	publish(t, repo)
 	layer := machine(t, repo)
-	mustRun(t, layer, "apt-get", "-q", "update")
-	mustRun(t, layer, "apt-get", "-q", "-y", "install", "toy-conffile=1.0")
-	file := filepath.Join(layer.Path, "etc/toy-conffile.conf")
-	if err := os.WriteFile(file, []byte("version = mine\n"), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	output := mustRun(t, layer, "apt-get", "-q", "-y", "-o", "Dpkg::Options::=--force-confold", "install", "toy-conffile")
+	layer.Run(t, "apt-get", "-q", "update")
+	layer.Run(t, "apt-get", "-q", "-y", "install", "toy-conffile=1.0")
+	const file = "/etc/toy-conffile.conf"
+	layer.Write(t, file, "version = mine\n")
+	output := layer.Run(t, "apt-get", "-q", "-y", "-o", "Dpkg::Options::=--force-confold", "install", "toy-conffile")
 	if !strings.Contains(output, "Configuration file '/etc/toy-conffile.conf'") {
 		t.Errorf("dpkg did not see the conffile: %s", output)
 	}
 	for name, want := range map[string]string{file: "version = mine\n", file + ".dpkg-dist": "version = 2.0\n"} {
-		if got, err := os.ReadFile(name); err != nil || string(got) != want {
-			t.Errorf("%s has %q (%v), want %q", name, got, err, want)
+		if got := layer.Read(t, name); got != want {
+			t.Errorf("%s has %q, want %q", name, got, want)
 		}
-	}
-}
-
-// TestSlow releases a download that waits.
-func TestSlow(t *testing.T) {
-	repo := aptrepo.New(aptrepo.Release{Suite: "stable"})
-	repo.Add(aptrepo.Slow("toy-slow", "1.0"))
-	publish(t, repo)
-	layer := machine(t, repo)
-	mustRun(t, layer, "apt-get", "-q", "update")
-
-	ended := make(chan string, 1)
-	go func() {
-		output, ok := run(t.Context(), layer, "apt-get", "-q", "-y", "install", "toy-slow")
-		ended <- fmt.Sprint(ok, output)
-	}()
-	deadline := time.After(time.Minute)
-	for repo.Requests("toy-slow") == 0 {
-		select {
-		case output := <-ended:
-			t.Fatalf("apt ended before the download was released: %s", output)
-		case <-deadline:
-			t.Fatal("apt did not ask for the package")
-		case <-time.After(10 * time.Millisecond):
-		}
-	}
-	repo.ReleaseSlow()
-	if output := <-ended; !strings.HasPrefix(output, "true") {
-		t.Errorf("apt failed: %s", output)
 	}
 }
 
@@ -187,11 +131,11 @@ func TestDown(t *testing.T) {
 	layer := machine(t, repo)
 	update := []string{"apt-get", "-q", "update", "-o", "APT::Update::Error-Mode=any", "-o", "Acquire::Retries=0"}
 	repo.SetDown(true)
-	if output, ok := run(t.Context(), layer, update...); ok {
+	if output, ok := run(t, layer, update...); ok {
 		t.Errorf("apt refreshed from a server that is down: %s", output)
 	}
 	repo.SetDown(false)
-	mustRun(t, layer, update...)
+	layer.Run(t, update...)
 }
 
 // TestPackageFile has Debian's own tool read a package.

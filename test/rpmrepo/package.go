@@ -3,6 +3,8 @@ package rpmrepo
 import (
 	"fmt"
 	"strings"
+
+	"github.com/nodepatch/nodepatch/test/mirror"
 )
 
 // Package is a toy package. Only Name and Version are required.
@@ -34,44 +36,29 @@ type Package struct {
 }
 
 // Fault is what is wrong with a package's download.
-type Fault int
+type Fault = mirror.Fault
 
-const (
-	// NoFault serves the package as it is.
-	NoFault Fault = iota
-	// MissingFile answers 404.
-	MissingFile
-	// CorruptFile serves a file of the right size whose hash is not that of the index.
-	CorruptFile
-	// SlowFile sends half of the package and the rest when [Repository.ReleaseSlow]
-	// is called.
-	SlowFile
-)
+// The faults of downloads; package mirror says what each does.
+const NoFault, MissingFile, CorruptFile, SlowFile = mirror.NoFault, mirror.MissingFile, mirror.CorruptFile, mirror.SlowFile
 
 // Good is a package that installs.
 func Good(name, version string) Package { return Package{Name: name, Version: version} }
 
 // FailingPre is a package that rpm does not install: its %pre fails.
 func FailingPre(name, version string) Package {
-	return Package{Name: name, Version: version, Pre: fail(name, "%pre")}
+	return Package{Name: name, Version: version, Pre: mirror.FailingScript(name, "%pre")}
 }
 
 // FailingPost is a package that rpm installs, and whose %post fails: a warning
 // and no more, for rpm.
 func FailingPost(name, version string) Package {
-	return Package{Name: name, Version: version, Post: fail(name, "%post")}
+	return Package{Name: name, Version: version, Post: mirror.FailingScript(name, "%post")}
 }
 
 // FailingTimes is a package whose %pre fails so many times on a machine, and
 // then succeeds.
 func FailingTimes(name, version string, times int) Package {
-	count := "/var/lib/" + name + ".failures"
-	return Package{Name: name, Version: version, Pre: fmt.Sprintf(
-		"n=$(cat %[1]s 2>/dev/null || echo 0)\n[ \"$n\" -ge %[2]d ] && exit 0\necho $((n+1)) >%[1]s\n%[3]s", count, times, fail(name, "%pre"))}
-}
-
-func fail(name, script string) string {
-	return fmt.Sprintf("echo %s of %s fails on purpose >&2\nexit 1", script, name)
+	return Package{Name: name, Version: version, Pre: mirror.ScriptFailingTimes(name, "%pre", times)}
 }
 
 // WithConfig is a package with the file /etc/<name>.conf, config(noreplace),
@@ -93,7 +80,7 @@ func Corrupt(name, version string) Package {
 	return Package{Name: name, Version: version, Fault: CorruptFile}
 }
 
-// Slow is a package whose download takes until [Repository.ReleaseSlow] is called.
+// Slow is a package whose download takes until ReleaseSlow is called.
 func Slow(name, version string) Package {
 	return Package{Name: name, Version: version, Fault: SlowFile}
 }

@@ -13,49 +13,29 @@
 package rpmrepo
 
 import (
-	"bytes"
 	"fmt"
-	"net/http"
 	"slices"
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/nodepatch/nodepatch/test/mirror"
 )
 
 // Repository is one rpm repository. It is an http.Handler and safe for
 // concurrent use; what was published stays served until it is published again.
 type Repository struct {
+	// Server serves what was published, and can be told to misbehave.
+	*mirror.Server
+
 	mu         sync.Mutex
 	packages   []Package
 	advisories []Advisory
 	revision   int64
-
-	files    map[string]served
-	state    state
-	stopped  chan struct{} // closed when the state ends
-	requests map[string]int
-	released chan struct{}
 }
-
-// served is a file as clients get it.
-type served struct {
-	content []byte
-	fault   Fault
-	name    string // of the package; empty for metadata
-}
-
-type state int
-
-const (
-	up state = iota
-	down
-	hanging
-)
 
 // New returns an empty repository. It serves nothing before [Repository.Publish].
-func New() *Repository {
-	return &Repository{requests: map[string]int{}, released: make(chan struct{}), stopped: make(chan struct{})}
-}
+func New() *Repository { return &Repository{Server: mirror.New()} }
 
 // Add adds packages. One of the same name, version and architecture replaces the earlier.
 func (r *Repository) Add(packages ...Package) {
@@ -99,7 +79,7 @@ func (r *Repository) Advise(advisories ...Advisory) {
 func (r *Repository) Publish() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	files := map[string]served{}
+	files := map[string]mirror.File{}
 	all := make([]*indexed, 0, len(r.packages))
 	for i := range r.packages {
 		p := &r.packages[i]
@@ -112,11 +92,7 @@ func (r *Repository) Publish() error {
 			return err
 		}
 		all = append(all, indexed)
-		if p.Fault == CorruptFile {
-			rpm = bytes.Clone(rpm)
-			rpm[len(rpm)-1] ^= 0xff
-		}
-		files["/"+p.path()] = served{content: rpm, fault: p.Fault, name: p.Name}
+		files["/"+p.path()] = mirror.File{Content: rpm, Fault: p.Fault, Package: p.Name}
 	}
 	kinds := []struct {
 		name string
@@ -145,14 +121,15 @@ func (r *Repository) Publish() error {
 			return err
 		}
 		repomd.Data = append(repomd.Data, d)
-		files["/"+d.Path] = served{content: d.content}
+		files["/"+d.Path] = mirror.File{Content: d.content}
 	}
 	content, err := execute("repomd", repomd)
 	if err != nil {
 		return err
 	}
-	files["/repodata/repomd.xml"] = served{content: content}
-	r.files = files
+	files["/repodata/repomd.xml"] = mirror.File{Content: content}
+	// Without a time of modification, nothing is answered with "not modified".
+	r.Server.Publish(files, time.Time{})
 	return nil
 }
 
@@ -162,84 +139,4 @@ func (r *Repository) Publish() error {
 func (r *Repository) RepoFile(id, address string) string {
 	return fmt.Sprintf("[%[1]s]\nname=%[1]s\nenabled=1\nautorefresh=0\nbaseurl=%[2]s/\ntype=rpm-md\ngpgcheck=0\nrepo_gpgcheck=0\n",
 		id, strings.TrimSuffix(address, "/"))
-}
-
-// SetDown makes all requests fail by a closed connection, or ends that: a server
-// that is there and does not answer.
-func (r *Repository) SetDown(is bool) { r.set(is, down) }
-
-// SetHanging makes all requests wait for an answer until it is ended.
-func (r *Repository) SetHanging(is bool) { r.set(is, hanging) }
-
-func (r *Repository) set(is bool, to state) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if !is {
-		to = up
-	}
-	close(r.stopped)
-	r.state, r.stopped = to, make(chan struct{})
-}
-
-// ReleaseSlow lets the slow packages' downloads end, those that wait and those that come.
-func (r *Repository) ReleaseSlow() {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	select {
-	case <-r.released:
-	default:
-		close(r.released)
-	}
-}
-
-// Requests is how often the file of a package was asked for, of whatever version.
-func (r *Repository) Requests(name string) int {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.requests[name]
-}
-
-// ServeHTTP serves the repository. Mount it below a path with http.StripPrefix.
-func (r *Repository) ServeHTTP(w http.ResponseWriter, request *http.Request) {
-	r.mu.Lock()
-	file, found := r.files[request.URL.Path]
-	if file.name != "" {
-		r.requests[file.name]++
-	}
-	state, stopped, released := r.state, r.stopped, r.released
-	r.mu.Unlock()
-
-	if state == hanging {
-		select {
-		case <-stopped:
-		case <-request.Context().Done():
-			return
-		}
-	}
-	switch {
-	case state == down:
-		panic(http.ErrAbortHandler) // how net/http is told to close the connection
-	case !found || file.fault == MissingFile:
-		http.NotFound(w, request)
-	case file.fault == SlowFile:
-		serveSlowly(w, request, file.content, released)
-	default:
-		// Without a time of modification, nothing is answered with "not modified".
-		http.ServeContent(w, request, request.URL.Path, time.Time{}, bytes.NewReader(file.content))
-	}
-}
-
-// serveSlowly sends half of the content, and the rest once it is released.
-func serveSlowly(w http.ResponseWriter, request *http.Request, content []byte, released <-chan struct{}) {
-	w.Header().Set("Content-Length", fmt.Sprint(len(content)))
-	half := len(content) / 2
-	if _, err := w.Write(content[:half]); err != nil {
-		return // the client is gone
-	}
-	_ = http.NewResponseController(w).Flush()
-	select {
-	case <-released:
-		_, _ = w.Write(content[half:])
-	case <-request.Context().Done():
-	}
 }

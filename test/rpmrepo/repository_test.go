@@ -4,11 +4,8 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/nodepatch/nodepatch/test/roots"
 	"github.com/nodepatch/nodepatch/test/rpmrepo"
@@ -17,48 +14,19 @@ import (
 // machine is a real root with dnf and zypper whose only repository is the given one.
 func machine(t *testing.T, repo *rpmrepo.Repository) *roots.Layer {
 	t.Helper()
-	roots.Require(t, roots.Supported())
-	root, err := roots.RPM(t.Context(), t.Output())
-	if err != nil {
-		t.Fatal(err)
-	}
-	layer, err := root.Layer(t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := layer.Close(); err != nil {
-			t.Error(err)
-		}
-	})
+	layer := roots.Open(t, roots.RPM)
 	server := httptest.NewServer(repo)
 	t.Cleanup(server.Close)
-	for _, dir := range []string{"etc/yum.repos.d", "etc/zypp/repos.d"} {
-		dir = filepath.Join(layer.Path, dir)
-		if err := os.MkdirAll(dir, 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(filepath.Join(dir, "toys.repo"), []byte(repo.RepoFile("toys", server.URL)), 0o644); err != nil {
-			t.Fatal(err)
-		}
+	for _, dir := range []string{"/etc/yum.repos.d/", "/etc/zypp/repos.d/"} {
+		layer.Write(t, dir+"toys.repo", repo.RepoFile("toys", server.URL))
 	}
 	return layer
 }
 
 // run runs a command in the machine. It returns what it printed and whether it succeeded.
 func run(t *testing.T, layer *roots.Layer, argv ...string) (string, bool) {
-	t.Helper()
 	output, err := layer.Command(t.Context(), argv[0], argv[1:]...).CombinedOutput()
 	return string(output), err == nil
-}
-
-func mustRun(t *testing.T, layer *roots.Layer, argv ...string) string {
-	t.Helper()
-	output, ok := run(t, layer, argv...)
-	if !ok {
-		t.Fatalf("%q failed: %s", argv, output)
-	}
-	return output
 }
 
 func publish(t *testing.T, repo *rpmrepo.Repository) {
@@ -88,10 +56,12 @@ func TestInstall(t *testing.T) {
 				rpmrepo.FailingPre("toy-pre", "1.0-1"), rpmrepo.FailingPost("toy-post", "1.0-1"),
 				rpmrepo.FailingTimes("toy-twice", "1.0-1", 2), rpmrepo.WithConfig("toy-config", "1.0-1"),
 				rpmrepo.Missing("toy-missing", "1.0-1"), rpmrepo.Corrupt("toy-corrupt", "1.0-1"),
+				rpmrepo.Slow("toy-slow", "1.0-1"),
 			)
+			repo.ReleaseSlow()
 			publish(t, repo)
 			layer := machine(t, repo)
-			mustRun(t, layer, append(install, "toy-release")...)
+			layer.Run(t, append(install, "toy-release")...)
 
 			for _, c := range []struct {
 				name     string
@@ -107,6 +77,7 @@ func TestInstall(t *testing.T) {
 				{"toy-config", "1.0-1", "toy-config", 1},
 				{"toy-missing", "", "toy-missing", 1},
 				{"toy-corrupt", "", "toy-corrupt", 1},
+				{"toy-slow", "1.0-1", "toy-slow", 1},
 			} {
 				t.Run(c.name, func(t *testing.T) {
 					var output, version string
@@ -131,14 +102,14 @@ func TestInstall(t *testing.T) {
 				t.Error("requests were not counted")
 			}
 
-			mustRun(t, layer, "rpm", "-V", "toy-config", "toy-good", "kernel-core")
+			layer.Run(t, "rpm", "-V", "toy-config", "toy-good", "kernel-core")
 			repo.Add(successor)
 			publish(t, repo)
 			if tool == "zypper" {
-				mustRun(t, layer, "zypper", "-n", "refresh")
+				layer.Run(t, "zypper", "-n", "refresh")
 			}
-			mustRun(t, layer, "rpm", "-e", "toy-dependent")
-			mustRun(t, layer, append(install, "toy-successor")...)
+			layer.Run(t, "rpm", "-e", "toy-dependent")
+			layer.Run(t, append(install, "toy-successor")...)
 			if output, ok := run(t, layer, "rpm", "-q", "toy-good"); ok {
 				t.Errorf("an obsoleted package is still there: %s", output)
 			}
@@ -152,17 +123,15 @@ func TestConfig(t *testing.T) {
 	repo.Add(rpmrepo.WithConfig("toy-config", "1.0-1"))
 	publish(t, repo)
 	layer := machine(t, repo)
-	mustRun(t, layer, append(tools["dnf"], "toy-config")...)
-	file := filepath.Join(layer.Path, "etc/toy-config.conf")
-	if err := os.WriteFile(file, []byte("version = mine\n"), 0o644); err != nil {
-		t.Fatal(err)
-	}
+	layer.Run(t, append(tools["dnf"], "toy-config")...)
+	const file = "/etc/toy-config.conf"
+	layer.Write(t, file, "version = mine\n")
 	repo.Add(rpmrepo.WithConfig("toy-config", "2.0-1"))
 	publish(t, repo)
-	mustRun(t, layer, "dnf", "-y", "--refresh", "upgrade", "toy-config")
+	layer.Run(t, "dnf", "-y", "--refresh", "upgrade", "toy-config")
 	for name, want := range map[string]string{file: "version = mine\n", file + ".rpmnew": "version = 2.0-1\n"} {
-		if got, err := os.ReadFile(name); err != nil || string(got) != want {
-			t.Errorf("%s has %q (%v), want %q", name, got, err, want)
+		if got := layer.Read(t, name); got != want {
+			t.Errorf("%s has %q, want %q", name, got, want)
 		}
 	}
 }
@@ -173,18 +142,18 @@ func TestAdvisories(t *testing.T) {
 	repo.Add(rpmrepo.Good("toy", "1.0-1"))
 	publish(t, repo)
 	layer := machine(t, repo)
-	mustRun(t, layer, append(tools["dnf"], "toy")...)
+	layer.Run(t, append(tools["dnf"], "toy")...)
 	repo.Add(rpmrepo.Good("toy", "1:0.5-1"))
 	repo.Advise(rpmrepo.Advisory{
 		ID: "TOY-2026:0001", Type: "security", Severity: "Important", CVEs: []string{"CVE-2026-0001"},
 		Packages: []string{"toy-1:0.5-1"}, RebootSuggested: true,
 	})
 	publish(t, repo)
-	if output := mustRun(t, layer, "dnf", "-q", "--refresh", "updateinfo", "list", "--with-cve"); !strings.Contains(output, "CVE-2026-0001 Important/Sec. toy-1:0.5-1.noarch") {
+	if output := layer.Run(t, "dnf", "-q", "--refresh", "updateinfo", "list", "--with-cve"); !strings.Contains(output, "CVE-2026-0001 Important/Sec. toy-1:0.5-1.noarch") {
 		t.Errorf("dnf lists %s", output)
 	}
-	mustRun(t, layer, "zypper", "-n", "refresh")
-	output := mustRun(t, layer, "zypper", "-x", "-n", "list-patches")
+	layer.Run(t, "zypper", "-n", "refresh")
+	output := layer.Run(t, "zypper", "-x", "-n", "list-patches")
 	for _, want := range []string{`name="TOY-2026:0001"`, `category="security"`, `severity="important"`, `restart="true"`, `id="CVE-2026-0001"`} {
 		if !strings.Contains(output, want) {
 			t.Errorf("zypper does not say %s: %s", want, output)
@@ -197,33 +166,6 @@ func TestAdvisories(t *testing.T) {
 	repo.Remove("toy")
 	repo.Advise(rpmrepo.Advisory{ID: "TOY-2026:0002", Type: "bugfix"})
 	publish(t, repo)
-}
-
-// TestSlow releases a download that waits.
-func TestSlow(t *testing.T) {
-	repo := rpmrepo.New()
-	repo.Add(rpmrepo.Slow("toy-slow", "1.0-1"))
-	publish(t, repo)
-	layer := machine(t, repo)
-	ended := make(chan string, 1)
-	go func() {
-		output, ok := run(t, layer, append(tools["dnf"], "toy-slow")...)
-		ended <- fmt.Sprint(ok, output)
-	}()
-	deadline := time.After(time.Minute)
-	for repo.Requests("toy-slow") == 0 {
-		select {
-		case output := <-ended:
-			t.Fatalf("dnf ended before the download was released: %s", output)
-		case <-deadline:
-			t.Fatal("dnf did not ask for the package")
-		case <-time.After(10 * time.Millisecond):
-		}
-	}
-	repo.ReleaseSlow()
-	if output := <-ended; !strings.HasPrefix(output, "true") {
-		t.Errorf("dnf failed: %s", output)
-	}
 }
 
 // TestDown has both package managers meet a server that does not answer, and that then does again.
@@ -247,7 +189,7 @@ func TestDown(t *testing.T) {
 			}
 		}
 		repo.SetHanging(false)
-		mustRun(t, layer, refresh...)
+		layer.Run(t, refresh...)
 	}
 }
 
