@@ -46,6 +46,8 @@ type deployment struct {
 	Mending string `json:"mending,omitempty"`
 	// Cuts is how often a transaction was cut off.
 	Cuts int `json:"cuts,omitempty"`
+	// BootID is that of the boot in which patches were installed last.
+	BootID string `json:"bootID,omitempty"`
 	// Obstacle is what ended the downloads or transactions, if it is no patch's failure.
 	Obstacle *finding `json:"obstacle,omitempty"`
 }
@@ -172,6 +174,11 @@ func (d *deployment) first(r result) string {
 		text += fmt.Sprintf(" (and %d more)", len(items)-1)
 	}
 	return text
+}
+
+// installedIn says whether patches were installed in a boot of the host.
+func (d *deployment) installedIn(bootID string) bool {
+	return len(d.with(resultInstalled)) > 0 && d.BootID == bootID
 }
 
 func targets(items []*item) []packages.Target {

@@ -48,9 +48,13 @@ func (w *Worker) download(ctx context.Context) (goOn bool) {
 	}
 	ready := d.with(resultReady)
 	next := phaseVerify
-	if w.journal.Current.Step == v1alpha1.StepInstalling && len(ready) > 0 {
+	switch r := w.journal.Current; {
+	case len(ready) == 0 || !r.installs():
+	case r.allows(v1alpha1.StepInstalling):
 		next = phaseInstall
 		d.Queue = [][]int{d.positions(resultReady)}
+	default:
+		next = phasePrepared
 	}
 	w.keep()
 	w.enter(next)

@@ -109,6 +109,7 @@ func (w *Worker) noteInstall(d *deployment, part string, batch []*item, present 
 		}
 	}
 	if len(installed) > 0 {
+		d.BootID = w.boot()
 		w.appendAll(patchlog.PatchesInstalled(now, w.run(), w.Node, part, changes(installed)))
 	}
 	var warned []string

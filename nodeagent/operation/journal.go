@@ -26,20 +26,35 @@ const (
 	phaseRefresh  phase = "Refresh"
 	phaseScan     phase = "Scan"
 	phaseDownload phase = "Download"
-	phaseInstall  phase = "Install"
-	phaseVerify   phase = "Verify"
-	phaseEnded    phase = "Ended"
+	// phasePrepared looks at what lies ready before the operation waits to install it.
+	phasePrepared phase = "Prepared"
+	// phaseReady waits to be let on to install.
+	phaseReady   phase = "Ready"
+	phaseInstall phase = "Install"
+	phaseVerify  phase = "Verify"
+	// phaseDue waits to be let on to reboot.
+	phaseDue phase = "RebootDue"
+	// phaseReboot has the host reboot, and lasts until it is back.
+	phaseReboot phase = "Reboot"
+	phaseEnded  phase = "Ended"
 )
+
+// waits says whether a phase ends only when the manager raises the step.
+func (p phase) waits() bool { return p == phaseReady || p == phaseDue }
 
 // step is the phase in the words of the API.
 func (p phase) step() v1alpha1.Step {
 	switch p {
-	case phaseDownload:
+	case phaseDownload, phasePrepared:
 		return v1alpha1.StepDownloading
+	case phaseReady, phaseDue:
+		return v1alpha1.StepWaiting
 	case phaseInstall:
 		return v1alpha1.StepInstalling
 	case phaseVerify:
 		return v1alpha1.StepVerifying
+	case phaseReboot:
+		return v1alpha1.StepRebooting
 	default:
 		return v1alpha1.StepScanning
 	}
@@ -51,7 +66,7 @@ type record struct {
 	Policy string `json:"policy,omitempty"`
 	// Phase says where to go on after a restart.
 	Phase phase `json:"phase"`
-	// BootID is that of the boot in which the phase began.
+	// BootID is that of the boot in which the operation began, or in which it began to wait for a reboot.
 	BootID string `json:"bootID"`
 	// Attempts is how many agents took the phase up.
 	Attempts int       `json:"attempts"`
@@ -62,6 +77,12 @@ type record struct {
 	Repairs int `json:"repairs,omitempty"`
 	// Repairing is why it is being put right now; empty if it is not. The next agent waits for what this one began.
 	Repairing string `json:"repairing,omitempty"`
+	// Wait is what it waits for, in a phase that waits, and until the host is asked to reboot.
+	Wait *waiting `json:"wait,omitempty"`
+	// Reboots are those that the host is asked for, in their order. Each is on disk before the host is asked.
+	Reboots []rebootOrder `json:"reboots,omitempty"`
+	// Trouble is what is wrong with the reboots, if it is no patch's failure.
+	Trouble *finding `json:"trouble,omitempty"`
 	// Outcome is set once the operation has ended.
 	Outcome *v1alpha1.EndedOperation `json:"outcome,omitempty"`
 }
@@ -118,6 +139,15 @@ func (j *journal) knows(id string) bool {
 // live says whether the current operation has not ended.
 func (j *journal) live() bool { return j.Current != nil && j.Current.Phase != phaseEnded }
 
+// overtaken says whether a word about the progress of the current operation is the last that the API server has heard of it,
+// and came after what is to stand there.
+func (j *journal) overtaken(step v1alpha1.Step) bool {
+	if !j.live() {
+		return !step.Ended()
+	}
+	return j.Current.Phase.waits() && step != v1alpha1.StepWaiting
+}
+
 // begin makes an operation the current one.
 func (j *journal) begin(r *record) {
 	if j.Current != nil && j.Current.Outcome != nil {
@@ -144,6 +174,10 @@ func (j *journal) status(version string) *v1alpha1.AgentStatus {
 		Time:        &metav1.Time{Time: j.Current.Started},
 		Version:     version,
 		Earlier:     j.Earlier,
+		Reboots:     j.Current.rebooted(),
+	}
+	if wait := j.Current.Wait; wait != nil && j.Current.Phase.waits() {
+		s.Time, s.Reason, s.Message, s.Counts = &metav1.Time{Time: wait.Since}, wait.Reason, cut(wait.Message, 1024), wait.Counts
 	}
 	if o := j.Current.Outcome; o != nil {
 		s.Step, s.Time, s.Reason, s.Message, s.Counts = o.Step, o.Time, o.Reason, o.Message, o.Counts

@@ -10,10 +10,6 @@ import (
 	"slices"
 	"strings"
 
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime/schema"
-
 	"github.com/nodepatch/nodepatch/api/patchlog"
 	"github.com/nodepatch/nodepatch/api/v1alpha1"
 	"github.com/nodepatch/nodepatch/nodeagent/host"
@@ -59,6 +55,8 @@ type hostModel struct {
 	tried     map[string]bool
 	cut       map[string]bool // operations of which a transaction was cut off
 	installed []string        // changes
+
+	rebootModel
 }
 
 type installation struct {
@@ -70,7 +68,9 @@ func newHostModel(s *simulation, h *host.Host) *hostModel {
 	m := &hostModel{
 		s: s, host: h, toys: map[string]*toy{}, downloads: map[string]packages.Download{}, installs: map[string]installation{},
 		failures: map[string]int{}, tried: map[string]bool{}, cut: map[string]bool{},
+		rebootModel: rebootModel{orders: map[string][]order{}, installedIn: map[string]int{}},
 	}
+	m.start()
 	for i := range 2 + s.rand.IntN(7) {
 		m.toys[fmt.Sprint("p", i)] = &toy{version: 1, newest: 1}
 	}
@@ -140,6 +140,7 @@ func (m *hostModel) Scan(ctx context.Context) (packages.Scan, error) {
 			})
 		}
 	}
+	scan.Reboot = m.need()
 	m.s.point()
 	return scan, nil
 }
@@ -149,7 +150,7 @@ func (m *hostModel) Download(ctx context.Context, targets []packages.Target) (pa
 	if done, known := m.downloads[m.id()]; known {
 		return done, nil
 	}
-	m.s.begun(ctx, m.id(), "The download")
+	m.s.begun(ctx, m.id(), "The download", v1alpha1.StepDownloading)
 	m.s.interfere()
 	switch {
 	case ctx.Err() != nil:
@@ -184,7 +185,7 @@ func (m *hostModel) Install(ctx context.Context, targets []packages.Target) (pac
 	if done, known := m.installs[round]; known {
 		return done.Install, done.err
 	}
-	m.s.begun(ctx, m.id(), "A transaction")
+	m.s.begun(ctx, m.id(), "A transaction", v1alpha1.StepInstalling)
 	if m.s.maybe(15) {
 		held := &packages.LockHeldError{Path: "/lock", PID: 7}
 		m.s.interfere()
@@ -275,6 +276,7 @@ func (m *hostModel) unpack(t packages.Target) (failure string) {
 	if failure == "" {
 		m.installed = append(m.installed, patchlog.Change(t.Name, fmt.Sprint(p.version), t.Version))
 		p.version, p.begun = p.newest, 0
+		m.changed(t.Name, t.Version)
 	}
 	return failure
 }
@@ -282,7 +284,7 @@ func (m *hostModel) unpack(t packages.Target) (failure string) {
 // Repair configures what can be configured.
 func (m *hostModel) Repair(ctx context.Context) (packages.Repair, error) {
 	m.s.point()
-	m.s.begun(ctx, m.id(), "A repair")
+	m.s.begun(ctx, m.id(), "A repair", v1alpha1.StepInstalling)
 	var done packages.Repair
 	m.interrupted = false
 	for _, name := range slices.Sorted(maps.Keys(m.toys)) {
@@ -312,116 +314,4 @@ func (m *hostModel) Inspect(_ context.Context, targets []packages.Target) ([]pac
 	}
 	m.s.point()
 	return present, nil
-}
-
-// serverModel is an API server that is away now and then, and whose answers get lost.
-type serverModel struct {
-	s       *simulation
-	away    int // requests that it does not answer
-	object  v1alpha1.PatchRetry
-	version int
-	cleared int
-	status  map[string]v1alpha1.Step
-}
-
-func newServerModel(s *simulation) *serverModel {
-	return &serverModel{
-		s: s, status: map[string]v1alpha1.Step{},
-		object: v1alpha1.PatchRetry{ObjectMeta: metav1.ObjectMeta{Name: "n1", UID: "u1", ResourceVersion: "0"}},
-	}
-}
-
-// request is one that may not get there, and then the answer may not come back.
-func (a *serverModel) request(do func() error) error {
-	a.s.point()
-	if a.away > 0 {
-		a.away--
-		return errors.New("connection refused")
-	}
-	err := do()
-	a.s.point()
-	if err == nil && a.s.maybe(15) {
-		return errors.New("connection reset by peer")
-	}
-	return err
-}
-
-func (a *serverModel) ApplyReport(context.Context, *v1alpha1.PatchReportStatus) error {
-	return a.request(func() error { return nil })
-}
-
-func (a *serverModel) ApplyStatus(_ context.Context, s *v1alpha1.AgentStatus) error {
-	if !s.Step.Ended() {
-		return nil // the courtesy of another goroutine
-	}
-	return a.request(func() error {
-		a.status[s.OperationID] = s.Step
-		for _, e := range s.Earlier {
-			a.status[e.OperationID] = e.Step
-		}
-		return nil
-	})
-}
-
-func (a *serverModel) ended(id string) bool { return a.status[id].Ended() }
-
-func (a *serverModel) Retries(context.Context) (*v1alpha1.PatchRetry, error) {
-	var read *v1alpha1.PatchRetry
-	err := a.request(func() error { read = a.object.DeepCopy(); return nil })
-	return read, err
-}
-
-func (a *serverModel) UpdateRetries(_ context.Context, r *v1alpha1.PatchRetry) (*v1alpha1.PatchRetry, error) {
-	if a.s.maybe(10) {
-		a.clear() // between the read and the write
-	}
-	var written *v1alpha1.PatchRetry
-	err := a.request(func() error {
-		if r.ResourceVersion != a.object.ResourceVersion {
-			return apierrors.NewConflict(schema.GroupResource{Resource: "patchretries"}, "n1", nil)
-		}
-		clears := a.object.Status.Clears
-		a.object = *r.DeepCopy()
-		a.object.Status.Clears = clears
-		a.bump()
-		written = a.object.DeepCopy()
-		return nil
-	})
-	return written, err
-}
-
-func (a *serverModel) bump() {
-	a.version++
-	a.object.ResourceVersion = fmt.Sprint(a.version)
-}
-
-// clear is what the manager does when a person asks for it.
-func (a *serverModel) clear() {
-	for _, p := range a.object.Status.Patches {
-		a.s.pm.failures[attemptKey(p.Name, p.Version)] -= int(p.DownloadFailures + p.InstallFailures)
-	}
-	a.object.Status.Patches = nil
-	a.object.Status.Clears++
-	a.object.Status.Summarize()
-	a.bump()
-	a.cleared++
-}
-
-// logModel keeps entries as the log on the host does: each once.
-type logModel struct {
-	s         *simulation
-	keys      map[string]bool
-	installed []string
-}
-
-func (l *logModel) Append(e patchlog.Entry) error {
-	l.s.point()
-	if key := string(e.TaskUID) + " " + e.Key; !l.keys[key] {
-		l.keys[key] = true
-		if _, list, is := strings.Cut(e.Message, "installed: "); is && e.Reason == v1alpha1.EventPatchesInstalled {
-			l.installed = append(l.installed, strings.Split(list, ", ")...)
-		}
-	}
-	l.s.point()
-	return nil
 }

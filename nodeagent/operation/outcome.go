@@ -36,14 +36,26 @@ func (w *Worker) stopped(cause error) {
 	w.end(v1alpha1.StepStopped, reason, message, nil)
 }
 
+// cutShort ends an operation that is not to go on, where nothing runs that may not be cut in two.
+func (w *Worker) cutShort(cause error) {
+	r := w.journal.Current
+	if r.Phase != phaseDue && r.Phase != phaseReboot {
+		w.stopped(cause)
+		return
+	}
+	d, err := w.current()
+	if err != nil {
+		w.failed(v1alpha1.ReasonHostUnavailable, err.Error())
+		return
+	}
+	w.conclude(d, cause, r.counts())
+}
+
 // failed ends an operation that could not even look what is missing; the report keeps what the last scan found.
 func (w *Worker) failed(reason, message string) {
 	r, now := w.journal.Current, time.Now()
-	var former v1alpha1.PatchReportStatus
-	if err := w.journal.load(reportFile, &former); err != nil {
-		w.Logger.Error("The last report is lost", "error", err)
-	}
-	report := fail(&former, observation{Refresh: r.Refresh, Record: r, AgentVersion: w.Version, Now: now}, finding{Reason: reason, Message: message})
+	former := w.lastReport()
+	report := fail(former, observation{Refresh: r.Refresh, Record: r, AgentVersion: w.Version, Now: now}, finding{Reason: reason, Message: message})
 	if err := w.journal.store(reportFile, report); err != nil {
 		w.Logger.Error("The report does not say that the scan failed", "error", err)
 	} else {
@@ -53,17 +65,29 @@ func (w *Worker) failed(reason, message string) {
 	w.end(v1alpha1.StepFailed, reason, message, nil)
 }
 
+// lastReport is the last report that was made, empty if there was none.
+func (w *Worker) lastReport() *v1alpha1.PatchReportStatus {
+	report := &v1alpha1.PatchReportStatus{}
+	if err := w.journal.load(reportFile, report); err != nil {
+		w.Logger.Error("The last report is lost", "error", err)
+	}
+	return report
+}
+
 // conclude ends a download or a deployment: counts are those of the scan that came after it.
 func (w *Worker) conclude(d *deployment, cause error, counts *v1alpha1.PatchCounts) {
 	r, now := w.journal.Current, time.Now()
 	verb, good, reason := "installed", resultInstalled, v1alpha1.ReasonInstalled
 	finished := patchlog.DeployFinished
-	if r.Step == v1alpha1.StepDownloading {
+	if !r.installs() {
 		verb, good, reason, finished = "downloaded", resultReady, v1alpha1.ReasonDownloaded, patchlog.DownloadFinished
 	}
-	message := d.done(verb, good)
+	message := d.done(verb, good) + r.times()
 	fail := func(reason, why string) {
 		message += ": " + why
+		if t := r.Trouble; t != nil && t.Reason != reason {
+			message += "; " + t.Message
+		}
 		w.append(patchlog.DeployFailed(now, w.run(), w.Node, reason, message))
 		w.end(v1alpha1.StepFailed, reason, message, counts)
 	}
@@ -80,6 +104,8 @@ func (w *Worker) conclude(d *deployment, cause error, counts *v1alpha1.PatchCoun
 		fail(v1alpha1.ReasonPatchesFailed, d.first(resultFailed))
 	case d.Obstacle != nil:
 		fail(d.Obstacle.Reason, d.Obstacle.Message)
+	case r.Trouble != nil:
+		fail(r.Trouble.Reason, r.Trouble.Message)
 	case len(d.with(resultDeferred)) > 0:
 		fail(v1alpha1.ReasonPatchesDeferred, d.first(resultDeferred))
 	default:

@@ -23,12 +23,15 @@ type words struct {
 }
 
 // showProgress says in the assignment's status what the current operation is at, once it takes long: the last words given to
-// say, and again when they change. It is a courtesy: what cannot be sent is not tried again. After done nothing is sent any
-// more, so that the outcome comes last.
-func (w *Worker) showProgress() (say func(reason, message string), done func()) {
+// say, and again when they change. It is a courtesy: what cannot be sent is not tried again. Flush waits until that is over
+// for the words before it. After done nothing is sent any more, so that the outcome comes last.
+func (w *Worker) showProgress() (say func(reason, message string), flush, done func()) {
 	status := w.journal.status(w.Version)
-	latest := words{step: status.Step, message: "Refreshing the patch data, then looking for missing patches"}
-	changes := make(chan words)
+	latest := words{step: status.Step}
+	if status.Step == v1alpha1.StepScanning {
+		latest.message = "Refreshing the patch data, then looking for missing patches"
+	}
+	changes, idle := make(chan words), make(chan struct{})
 	ended := make(chan struct{})
 	finished := make(chan struct{})
 	go func() {
@@ -40,17 +43,19 @@ func (w *Worker) showProgress() (say func(reason, message string), done func()) 
 			select {
 			case <-ended:
 				return
+			case idle <- struct{}{}:
 			case <-due.C:
 				showing = true
 			case latest = <-changes:
 			}
 			// A deployment costs more than its writes, and people watch it.
 			showing = showing || latest.step != v1alpha1.StepScanning
-			if !showing || latest == shown {
+			if !showing || latest == shown || latest.message == "" {
 				continue
 			}
 			shown = latest
 			now, said := metav1.Now(), *status
+			said.Counts = nil // those of a wait that is over
 			said.Step, said.Time, said.Reason, said.Message = latest.step, &now, latest.reason, cut(latest.message, 1024)
 			ctx, cancel := context.WithTimeout(context.Background(), progressTimeout)
 			err := w.API.ApplyStatus(ctx, &said)
@@ -66,7 +71,13 @@ func (w *Worker) showProgress() (say func(reason, message string), done func()) 
 		case <-finished:
 		}
 	}
-	return say, func() {
+	flush = func() {
+		select {
+		case <-idle:
+		case <-finished:
+		}
+	}
+	return say, flush, func() {
 		close(ended)
 		<-finished
 	}

@@ -19,7 +19,9 @@ const (
 	stepDownload = "download"
 	stepInstall  = "install"
 	stepRepair   = "repair"
+	stepPrepared = "prepared"
 	stepVerify   = "verify"
+	stepReboot   = "reboot"
 )
 
 // refresh fetches the package metadata anew. A refresh that fails does not end the operation: the scan goes on with the old
@@ -72,7 +74,11 @@ func (w *Worker) scan(ctx context.Context) (goOn bool) {
 	if ctx.Err() != nil {
 		return false
 	}
-	if why := w.toRepair(&found, err); why != "" && r.Repairs == 0 && r.Step == v1alpha1.StepInstalling {
+	if why := w.toRepair(&found, err); why != "" && r.Repairs == 0 && r.installs() {
+		if !r.allows(v1alpha1.StepInstalling) {
+			w.awaitRepair(why, &found, manager, began, err)
+			return true
+		}
 		r.Repairs++
 		r.Repairing = why
 		w.save()
@@ -209,6 +215,7 @@ func (w *Worker) locks(ctx context.Context) packages.Locks {
 	const most = 10 * time.Minute
 	return packages.Locks{
 		Patience: min(w.refreshTime()*3/4, most),
+		Open:     w.Host.OpenFile,
 		Waiting: func(held *packages.LockHeldError) error {
 			w.say(v1alpha1.ReasonLocked, fmt.Sprintf("Waiting for %s, which is held by %s", held.Path, held.Holder()))
 			if ctx.Err() != nil {

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"os"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -45,13 +46,18 @@ func TestSimulation(t *testing.T) {
 		}
 	}
 	t.Logf("%+v", sum)
-	if sum.Kills == 0 || sum.Counted == 0 || sum.Installed == 0 || sum.Cut == 0 || sum.Stopped == 0 || sum.Cleared == 0 || sum.Blocked == 0 {
-		t.Error("The scripts do not try everything")
+	for i, all := 0, reflect.ValueOf(sum); i < all.NumField(); i++ {
+		if all.Field(i).IsZero() {
+			t.Errorf("The scripts do not try everything: %s", all.Type().Field(i).Name)
+		}
 	}
 }
 
 // events is what happened in all scripts.
-type events struct{ Operations, Kills, Installed, Counted, Blocked, Cut, Stopped, Cleared int }
+type events struct {
+	Operations, Kills, Installed, Counted, Blocked, Cut, Stopped, Cleared         int
+	Waited, StoppedWaiting, Raised, Orders, Refused, Boots, Twice, Still, Unknown int
+}
 
 func (c *events) add(s *simulation) {
 	c.Operations += s.number
@@ -64,6 +70,23 @@ func (c *events) add(s *simulation) {
 		c.Counted += n
 	}
 	c.Blocked += int(s.api.object.Status.Blocked)
+	c.Waited += s.waited
+	c.StoppedWaiting += s.stoppedWaiting
+	c.Raised += s.raised
+	c.Boots += s.pm.boot
+	c.Refused += s.pm.refused
+	for _, orders := range s.pm.orders {
+		c.Orders += len(orders)
+		c.Twice += len(orders) / 2
+	}
+	for _, status := range s.api.status {
+		switch status.Reason {
+		case v1alpha1.ReasonRebootStillRequired:
+			c.Still++
+		case v1alpha1.ReasonRebootUnknown:
+			c.Unknown++
+		}
+	}
 }
 
 // killed is what a worker panics with that is killed.
@@ -84,6 +107,9 @@ type simulation struct {
 	deaths     int // in this operation
 	kills      int
 	stopped    map[string]bool // operations that were told to end
+	life       context.CancelCauseFunc
+
+	waited, stoppedWaiting, raised int
 }
 
 func newSimulation(t *testing.T, dir string, random *rand.Rand) *simulation {
@@ -97,9 +123,10 @@ func newSimulation(t *testing.T, dir string, random *rand.Rand) *simulation {
 	s := &simulation{t: t, rand: random, assignment: assign("", time.Time{}), stopped: map[string]bool{}}
 	s.pm = newHostModel(s, h)
 	s.api = newServerModel(s)
-	s.log = &logModel{s: s, keys: map[string]bool{}}
+	s.log = &logModel{s: s, keys: map[string]bool{}, reasons: map[string]int{}}
 	s.option = Options{
 		Node: "n1", Version: "v1", Host: h, API: s.api, Log: s.log, Idle: func() {}, Logger: slog.New(slog.DiscardHandler),
+		Reboot: s.pm.reboot,
 		Packages: func(_ packages.Runner, l packages.Locks) (packages.Manager, error) {
 			s.pm.locks = l
 			return s.pm, nil
@@ -115,6 +142,7 @@ func (s *simulation) restart() {
 		s.t.Fatal(err)
 	}
 	s.worker = w
+	s.pm.held = 0 // locks go with their holder
 }
 
 // maybe is true once in n times, and never when the host is to come to rest.
@@ -125,6 +153,9 @@ func (s *simulation) point() {
 	if s.deaths < 4 && s.maybe(25) {
 		s.deaths++
 		s.kills++
+		if s.maybe(4) {
+			s.pm.start() // it is the host that went down
+		}
 		panic(killed{})
 	}
 }
@@ -169,24 +200,37 @@ func (s *simulation) step() (rest bool) {
 			panic(cause)
 		}
 	}()
+	ctx, end := context.WithCancelCause(s.t.Context())
+	defer end(nil)
+	s.life = end
 	s.worker.Assign(s.assignment)
-	return s.worker.reconcile(s.t.Context()) == nil
+	err := s.worker.reconcile(ctx)
+	if s.pm.goesDown {
+		s.pm.start()
+		s.restart()
+		return false
+	}
+	return err == nil
 }
 
 // operate gives the worker an operation, and wants it to end.
-func (s *simulation) operate(step v1alpha1.Step) {
+func (s *simulation) operate(o v1alpha1.Operation) {
 	s.number++
 	s.deaths = 0
 	id := fmt.Sprint("op-", s.number)
 	a := s.assignment.DeepCopy()
-	a.Spec.Operation = &v1alpha1.Operation{ID: id, Task: "task-" + id, Step: step}
+	o.ID, o.Task = id, "task-"+id
+	a.Spec.Operation = &o
 	a.Spec.Operation.Deadline.Time = time.Now().Add(time.Hour)
 	a.Spec.Operation.RetryLimits = &v1alpha1.RetryLimits{Download: 3, Install: 2}
 	a.Spec.RetryClears = s.api.object.Status.Clears
 	s.assignment = a
-	for range 80 {
-		if s.step() && s.api.ended(id) {
+	for range 120 {
+		if rest := s.step(); rest && s.api.ended(id) {
+			s.pm.check(id, &o)
 			return
+		} else if rest {
+			s.whileItWaits(id)
 		}
 		s.assignment = s.assignment.DeepCopy()
 		s.assignment.Spec.RetryClears = s.api.object.Status.Clears
@@ -197,17 +241,72 @@ func (s *simulation) operate(step v1alpha1.Step) {
 func (s *simulation) run() {
 	for range 1 + s.rand.IntN(6) {
 		s.pm.offer()
-		s.operate([]v1alpha1.Step{
-			v1alpha1.StepScanning, v1alpha1.StepDownloading, v1alpha1.StepInstalling, v1alpha1.StepInstalling, v1alpha1.StepInstalling,
-		}[s.rand.IntN(5)])
+		s.operate(s.ask())
 		if s.t.Failed() {
 			return
 		}
 	}
 	s.calm = true
 	s.api.away = 0
-	s.operate(v1alpha1.StepScanning)
+	s.operate(v1alpha1.Operation{Step: v1alpha1.StepScanning})
 	s.check()
+}
+
+// ask is what the manager asks for.
+func (s *simulation) ask() v1alpha1.Operation {
+	return []v1alpha1.Operation{
+		{Step: v1alpha1.StepScanning},
+		{Step: v1alpha1.StepDownloading},
+		{Step: v1alpha1.StepInstalling},
+		{Step: v1alpha1.StepInstalling},
+		{Step: v1alpha1.StepScanning, Action: v1alpha1.ActionScan},
+		{Step: v1alpha1.StepDownloading, Action: v1alpha1.ActionDownload},
+		{Step: v1alpha1.StepDownloading, Action: v1alpha1.ActionDeploy, Reboot: v1alpha1.RebootNever},
+		{Step: v1alpha1.StepDownloading, Action: v1alpha1.ActionDeploy, Reboot: v1alpha1.RebootIfRequired},
+		{Step: v1alpha1.StepDownloading, Action: v1alpha1.ActionDeploy, Reboot: v1alpha1.RebootIfRequired},
+		{Step: v1alpha1.StepDownloading, Action: v1alpha1.ActionDeploy, Reboot: v1alpha1.RebootAlways},
+	}[s.rand.IntN(10)]
+}
+
+// whileItWaits is what the manager, and others, do with an operation that waits.
+func (s *simulation) whileItWaits(id string) {
+	why := s.api.waits(id)
+	if why == "" {
+		if !s.stopped[id] {
+			s.t.Errorf("%s came to rest, and the server has heard %+v", id, s.api.status[id])
+		}
+		return
+	}
+	s.waited++
+	o := s.assignment.Spec.Operation
+	if o == nil || s.stopped[id] {
+		return
+	}
+	switch {
+	case s.maybe(8):
+		s.restart()
+	case s.maybe(8):
+		s.pm.start()
+		s.restart()
+	case s.maybe(8):
+		s.interfere()
+		if s.stopped[id] {
+			s.stoppedWaiting++
+		}
+	case !s.maybe(3):
+		next := s.assignment.DeepCopy()
+		switch {
+		case o.Step == v1alpha1.StepDownloading && !s.maybe(10):
+			next.Spec.Operation.Step = v1alpha1.StepInstalling
+		case why == v1alpha1.ReasonRebootRequired || o.Step == v1alpha1.StepDownloading:
+			next.Spec.Operation.Step = v1alpha1.StepRebooting
+		default:
+			return
+		}
+		next.Spec.Operation.Deadline.Time = time.Now().Add(time.Hour)
+		s.raised++
+		s.assign(next)
+	}
 }
 
 // check compares what is counted and logged with what happened.
@@ -252,9 +351,11 @@ func (s *simulation) tried(id string, at v1alpha1.BlockedAt, key string) {
 	}
 }
 
-// begun wants nothing to be begun that was told to end.
-func (s *simulation) begun(ctx context.Context, id, what string) {
+// begun wants nothing to be begun that was told to end, or may not go up to that step.
+func (s *simulation) begun(ctx context.Context, id, what string, step v1alpha1.Step) {
 	if s.stopped[id] {
 		s.t.Errorf("%s of %s was begun after it was told to end (%v)", what, id, context.Cause(ctx))
+	} else if o := s.assignment.Spec.Operation; o.ID != id || level(o.Step) < level(step) {
+		s.t.Errorf("%s of %s was begun while it may go up to %s", what, id, o.Step)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/nodepatch/nodepatch/api/v1alpha1"
 	"github.com/nodepatch/nodepatch/nodeagent/host"
@@ -12,7 +13,8 @@ import (
 // maxAttempts is how often a phase is taken up again by an agent that died of it.
 const maxAttempts = 5
 
-// maxInstallAttempts is more: who gives up a transaction does not learn what it has installed.
+// maxInstallAttempts is more: who gives up a transaction does not learn what it has installed, and who gives up a reboot not
+// how the host comes back.
 const maxInstallAttempts = 20
 
 // errTakenBack is the cause for which an operation ends that the manager no longer asks for.
@@ -45,6 +47,8 @@ func (w *Worker) walk(life, ctx context.Context) {
 			goOn = w.verify(life, ctx)
 		case j.Current.Repairing != "" && (ctx.Err() == nil || w.resumes(repairStep(arrival))):
 			goOn = w.repairOnArrival(life)
+		case phase == phaseReboot:
+			goOn = w.reboot(life, ctx)
 		case ctx.Err() != nil:
 			return
 		case phase == phaseRefresh:
@@ -53,6 +57,12 @@ func (w *Worker) walk(life, ctx context.Context) {
 			goOn = w.scan(ctx)
 		case phase == phaseDownload:
 			goOn = w.download(ctx)
+		case phase == phasePrepared:
+			goOn = w.prepared(ctx)
+		case phase == phaseReady:
+			goOn = w.ready()
+		case phase == phaseDue:
+			goOn = w.due()
 		}
 		if !goOn {
 			return
@@ -68,7 +78,7 @@ func (w *Worker) takeUp() bool {
 	}
 	w.begun = r.ID
 	most := maxAttempts
-	if r.Phase == phaseInstall {
+	if r.Phase == phaseInstall || r.Phase == phaseReboot {
 		most = maxInstallAttempts
 	}
 	if r.Attempts++; r.Attempts > most {
@@ -97,10 +107,29 @@ func (w *Worker) resumes(step string) bool {
 // scansOnly says whether the operation may go no further than a scan.
 func (r *record) scansOnly() bool { return r.Step == v1alpha1.StepScanning }
 
+// installs says whether the operation is to install what it chooses, as soon as it may. The steps of one without an action
+// say what it is.
+func (r *record) installs() bool {
+	if r.Action != "" {
+		return r.Action == v1alpha1.ActionDeploy
+	}
+	return r.allows(v1alpha1.StepInstalling)
+}
+
+// allows says whether the operation may go up to a step by now.
+func (r *record) allows(step v1alpha1.Step) bool { return level(r.Step) >= level(step) }
+
+// level puts the steps that an operation may go up to in their order.
+func level(step v1alpha1.Step) int {
+	return slices.Index([]v1alpha1.Step{
+		v1alpha1.StepScanning, v1alpha1.StepDownloading, v1alpha1.StepInstalling, v1alpha1.StepRebooting,
+	}, step)
+}
+
 // supported says whether this agent knows a step that the manager asks for.
 func supported(step v1alpha1.Step) bool {
 	switch step {
-	case v1alpha1.StepScanning, v1alpha1.StepDownloading, v1alpha1.StepInstalling:
+	case v1alpha1.StepScanning, v1alpha1.StepDownloading, v1alpha1.StepInstalling, v1alpha1.StepRebooting:
 		return true
 	default:
 		return false

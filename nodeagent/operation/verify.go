@@ -8,7 +8,8 @@ import (
 	"github.com/nodepatch/nodepatch/nodeagent/packages"
 )
 
-// verify scans again: what was installed is no longer listed, and the report says what is left and why.
+// verify scans again: what was installed is no longer listed, and the report says what is left and why. Where that scan wants
+// a reboot, the operation goes on to it.
 func (w *Worker) verify(life, ctx context.Context) (goOn bool) {
 	d, err := w.current()
 	if err != nil {
@@ -29,7 +30,8 @@ func (w *Worker) verify(life, ctx context.Context) (goOn bool) {
 			counts = &report.Counts.PatchCounts
 		}
 	}
-	if counts == nil {
+	looked := counts != nil
+	if !looked {
 		counts = &v1alpha1.PatchCounts{}
 		if d.Obstacle == nil {
 			d.Obstacle = &finding{Reason: scanReason(err), Message: "Scan after the installation: " + err.Error(), Time: time.Now()}
@@ -39,6 +41,14 @@ func (w *Worker) verify(life, ctx context.Context) (goOn bool) {
 	var cause error
 	if ctx.Err() != nil {
 		cause = context.Cause(ctx)
+	}
+	if cause == nil && looked {
+		why, trouble := w.journal.Current.needsReboot(&found, d.installedIn(w.boot()))
+		if len(why) > 0 {
+			w.awaitReboot(d, why, counts)
+			return true
+		}
+		w.journal.Current.Trouble = trouble
 	}
 	w.conclude(d, cause, counts)
 	return false

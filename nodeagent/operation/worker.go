@@ -39,7 +39,7 @@ type Log interface {
 	Append(patchlog.Entry) error
 }
 
-// Options are what a worker needs; all are required.
+// Options are what a worker needs; all but Reboot are required.
 type Options struct {
 	Node    string
 	Version string
@@ -49,7 +49,9 @@ type Options struct {
 	API      API
 	Log      Log
 	Logger   *slog.Logger
-	// Idle is called when there is nothing left to do.
+	// Reboot asks the host to reboot; the host's own if it is nil.
+	Reboot func(context.Context) error
+	// Idle is called when there is nothing left to do, also while an operation waits.
 	Idle func()
 }
 
@@ -61,6 +63,7 @@ type Worker struct {
 	retries    *retries
 	deployment *deployment                  // of the current operation, once it has chosen patches
 	say        func(reason, message string) // what the current operation is at
+	flush      func()                       // waits until what was said was sent, or could not be
 	begun      string                       // ID of the operation that this process, and not an earlier agent, took up last
 
 	mu         sync.Mutex
@@ -84,6 +87,9 @@ func New(o Options) (*Worker, error) {
 		o.Logger.Error("Copy of the counts of failed attempts is lost, the PatchRetry has them", "error", err)
 	}
 	counts.Limits = limitsOf(&counts.Limits)
+	if o.Reboot == nil {
+		o.Reboot = o.Host.Reboot
+	}
 	return &Worker{Options: o, journal: j, retries: counts, changed: make(chan struct{}, 1)}, nil
 }
 
@@ -178,8 +184,8 @@ func (w *Worker) reconcile(ctx context.Context) error {
 	if a == nil {
 		return nil // there is nowhere to write to
 	}
-	if agent := a.Status.Agent; agent != nil && j.Current != nil && !j.live() && agent.OperationID == j.Current.ID && !agent.Step.Ended() {
-		j.StatusPending = true // a word about the progress has overtaken the outcome
+	if agent := a.Status.Agent; agent != nil && j.Current != nil && agent.OperationID == j.Current.ID && j.overtaken(agent.Step) {
+		j.StatusPending = true
 	}
 	return w.publish(ctx, a)
 }
@@ -192,7 +198,7 @@ func (w *Worker) recognise(a *v1alpha1.PatchAssignment) {
 	}
 	if j.AssignmentUID != "" {
 		j.ReportPending = true
-		j.StatusPending = j.Current != nil && !j.live()
+		j.StatusPending = j.Current != nil && (!j.live() || j.Current.Phase.waits())
 		w.retries.Restore = w.retries.Sequence > 0
 	}
 	j.AssignmentUID = a.UID
@@ -205,7 +211,7 @@ func (w *Worker) begin(policy string, o *v1alpha1.Operation) {
 	now := time.Now()
 	switch {
 	case j.live() && j.Current.ID == o.ID:
-		j.Current.Operation = *o // it may have been asked to stop
+		j.Current.Operation = *o // it may have been asked to stop, or be let on
 		return
 	case j.knows(o.ID):
 		return
@@ -235,8 +241,11 @@ func (w *Worker) begin(policy string, o *v1alpha1.Operation) {
 	}
 }
 
-// carryOut works on the current operation until it has ended. It returns an error only if the agent itself ends.
+// carryOut works on the current operation until it has ended, or waits. It returns an error only if the agent itself ends.
 func (w *Worker) carryOut(parent context.Context) error {
+	if w.rests() {
+		return nil
+	}
 	ctx, cancel := context.WithCancelCause(parent)
 	defer cancel(nil)
 	w.mu.Lock()
@@ -257,20 +266,22 @@ func (w *Worker) carryOut(parent context.Context) error {
 		return nil
 	case detached(parent):
 		return context.Cause(parent)
+	case w.rests():
+		return nil
 	case ctx.Err() == nil:
 		return fmt.Errorf("the operation %s came to a halt in phase %s", w.journal.Current.ID, w.journal.Current.Phase)
 	default:
 		w.discard(parent)
-		w.stopped(context.Cause(ctx))
+		w.cutShort(context.Cause(ctx))
 		return nil
 	}
 }
 
 // carryOn walks on and says meanwhile what it is at.
 func (w *Worker) carryOn(parent, ctx context.Context) {
-	say, done := w.showProgress()
+	say, flush, done := w.showProgress()
 	defer done()
-	w.say = say
+	w.say, w.flush = say, flush
 	w.walk(parent, ctx)
 }
 

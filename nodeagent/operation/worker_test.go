@@ -121,6 +121,10 @@ func (manager) Inspect(context.Context, []packages.Target) ([]packages.Presence,
 	return nil, errors.New("not asked for")
 }
 
+func (manager) Hold(context.Context) (func(), error) {
+	return nil, errors.New("not asked for")
+}
+
 type fixture struct {
 	*Worker
 	api     *api
