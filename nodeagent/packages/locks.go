@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"os"
 	"time"
 )
 
@@ -17,6 +18,9 @@ type Locks struct {
 	// Waiting, if set, is told each time that the lock is held and is going to
 	// be asked for again. An error that it returns ends the wait.
 	Waiting func(*LockHeldError) error
+	// Open opens a file of the host for reading and writing, by its path below
+	// the host's root, and makes it if it is not there. Manager.Hold needs it.
+	Open func(path string) (*os.File, error)
 }
 
 // Retry calls try until it returns something else than a *LockHeldError, or

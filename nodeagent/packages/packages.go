@@ -66,8 +66,8 @@ type Runner interface {
 // it is read from the same query of the package database, and whoever wants to
 // know it wants to know it together with what is still missing.
 //
-// The interface takes no lock that outlives a call, and a Manager keeps nothing
-// between calls, so that an agent that was restarted carries on with a new one.
+// No lock outlives a call but those of Hold, and a Manager keeps nothing between
+// calls, so that an agent that was restarted carries on with a new one.
 type Manager interface {
 	// Name is the tool's name, such as "apt".
 	Name() string
@@ -94,6 +94,11 @@ type Manager interface {
 	Repair(ctx context.Context) (Repair, error)
 	// Inspect says what the package database has of each target, in their order.
 	Inspect(ctx context.Context, targets []Target) ([]Presence, error)
+	// Hold keeps every program on the host, the package manager itself first,
+	// from beginning a transaction until release is called or this process ends.
+	// It waits for one that is under way, and returns a *LockHeldError if that
+	// takes too long. It runs no command on the host.
+	Hold(ctx context.Context) (release func(), err error)
 }
 
 // Target is a patch that is to be downloaded or installed: this version and no other.
