@@ -152,7 +152,7 @@ var _ = Describe("On a bad day, a scan", func() {
 		Eventually(ctx, func(g Gomega) { nodeReady(g, corev1.ConditionUnknown) }).Should(Succeed())
 		task := finish(ctx, start(ctx, 15*time.Second))
 		Expect(task.Status.Phase).To(Equal(v1alpha1.TaskFailed))
-		Expect(*task.Status.Nodes).To(Equal(v1alpha1.TaskNodeCounts{Total: 2, Done: 1, Unreachable: 1}))
+		Expect(*task.Status.Nodes).To(Equal(v1alpha1.TaskNodeCounts{Total: 3, Done: 2, Unreachable: 1}))
 		Expect(task.Status.Failures).To(HaveLen(1))
 		Expect(task.Status.Failures[0].Node).To(Equal(real))
 		Expect(task.Status.Failures[0].Reason).To(Equal(v1alpha1.ReasonNodeNotReady))
@@ -188,7 +188,7 @@ var _ = Describe("On a bad day, a scan", func() {
 		task.Name = "nowhere"
 		finish(ctx, task)
 		Expect(task.Status.Phase).To(Equal(v1alpha1.TaskFailed))
-		Expect(kubectl(ctx, "get", "patchtask", "nowhere")).To(ContainSubstring("The task's nodeSelector selects none of the 2 nodes"))
+		Expect(kubectl(ctx, "get", "patchtask", "nowhere")).To(ContainSubstring("The task's nodeSelector selects none of the 3 nodes"))
 		out, err := tryKubectl(ctx, "create", "-f", manifestFile(`{"apiVersion": "nodepatch.io/v1alpha1", "kind": "PatchTask",
 			"metadata": {"name": "both"}, "spec": {"policy": "everything", "task": "scan", "template": {"action": "Scan"}}}`))
 		Expect(err).To(HaveOccurred())

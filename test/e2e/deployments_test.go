@@ -3,6 +3,7 @@ package e2e
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -147,4 +148,13 @@ func nodeLogOf(ctx context.Context, task string) []string {
 		}
 	}
 	return reasons
+}
+
+// entriesOf are the entries of a task's patch log in order.
+func entriesOf(ctx context.Context, task *v1alpha1.PatchTask) []corev1.Event {
+	GinkgoHelper()
+	var events corev1.EventList
+	Expect(client.List(ctx, &events, ctrlclient.MatchingLabels{v1alpha1.TaskLabel: task.Name})).To(Succeed())
+	slices.SortStableFunc(events.Items, func(a, b corev1.Event) int { return a.EventTime.Compare(b.EventTime.Time) })
+	return events.Items
 }

@@ -52,7 +52,7 @@ var _ = Describe("The footprint", func() {
 	It("of an idle agent is at most 16 MiB resident and no request but its watch", func(ctx SpecContext) {
 		finish(ctx, start(ctx, 5*time.Minute))
 		Eventually(ctx, func(g Gomega) {
-			for _, node := range []string{toy, real} {
+			for _, node := range everyNode {
 				status, err := machine(node).Exec(ctx, "sh", "-c", "grep VmRSS /proc/"+agentProcess(ctx, node)+"/status")
 				g.Expect(err).NotTo(HaveOccurred())
 				kib, err := strconv.Atoi(strings.Fields(status)[1])

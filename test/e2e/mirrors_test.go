@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"net/http"
 	"net/netip"
@@ -15,10 +16,12 @@ import (
 	"github.com/nodepatch/nodepatch/test/cluster"
 )
 
-// mirrors serves two repositories on the machines' bridge, and can make apt wait.
+// mirrors serves repositories on the machines' bridge, and can make apt wait.
 type mirrors struct {
 	main, security *aptrepo.Repository
-	url            string
+	// rollouts is what machines have in place of all others while they take part in rollouts.
+	rollouts *aptrepo.Repository
+	url      string
 
 	mu   sync.Mutex
 	gate chan struct{} // closed while requests pass
@@ -29,11 +32,13 @@ func startMirrors(ctx context.Context, address netip.Addr) *mirrors {
 	m := &mirrors{
 		main:     aptrepo.New(aptrepo.Release{Origin: "Debian", Label: "Debian", Suite: "oldstable", Codename: "main"}),
 		security: aptrepo.New(aptrepo.Release{Origin: "Debian", Label: "Debian-Security", Suite: "oldstable-security", Codename: "security"}),
+		rollouts: aptrepo.New(aptrepo.Release{Origin: "Debian", Label: "Debian-Security", Suite: "oldstable-security", Codename: "rollouts"}),
 		gate:     make(chan struct{}),
 	}
 	close(m.gate)
 	m.main.Add(aptrepo.Good("ham", "1.0"), aptrepo.Good("egg", "1.0"), aptrepo.Good("spam", "1.0"),
 		aptrepo.Good("bacon", "1.0"), aptrepo.Good("toast", "1.0"))
+	m.rollouts.Add(aptrepo.Good(firmware, "1.0"))
 	m.publish()
 
 	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", netip.AddrPortFrom(address, 0).String())
@@ -41,6 +46,7 @@ func startMirrors(ctx context.Context, address netip.Addr) *mirrors {
 	mux := http.NewServeMux()
 	mux.Handle("/main/", http.StripPrefix("/main", m.main))
 	mux.Handle("/security/", http.StripPrefix("/security", m.security))
+	mux.Handle("/rollouts/", http.StripPrefix("/rollouts", m.rollouts))
 	server := &http.Server{Handler: m.gated(mux)}
 	go func() { _ = server.Serve(listener) }()
 	DeferCleanup(func() {
@@ -55,6 +61,7 @@ func (m *mirrors) publish() {
 	GinkgoHelper()
 	Expect(m.main.Publish()).To(Succeed())
 	Expect(m.security.Publish()).To(Succeed())
+	Expect(m.rollouts.Publish()).To(Succeed())
 }
 
 // gated holds requests back while the gate is shut.
@@ -89,8 +96,9 @@ func (m *mirrors) open() {
 }
 
 func (m *mirrors) setDown(down bool) {
-	m.main.SetDown(down)
-	m.security.SetDown(down)
+	for _, repository := range []*aptrepo.Repository{m.main, m.security, m.rollouts} {
+		repository.SetDown(down)
+	}
 }
 
 // writeSources gives a machine these repositories and no other, installs the
@@ -119,4 +127,22 @@ func (m *mirrors) writeSources(ctx context.Context, machine *cluster.Machine) {
 	m.main.Add(aptrepo.Good("ham", "1.2"), aptrepo.Good("egg", "2.0"), aptrepo.Good("spam", "2.0"),
 		bacon, aptrepo.Good("rasher", "2.0"), toast)
 	m.publish()
+}
+
+// onlyRollouts hides a machine's sources behind those of rollouts, until allSources.
+func (m *mirrors) onlyRollouts(ctx context.Context, machine *cluster.Machine) {
+	GinkgoHelper()
+	script := fmt.Sprintf("echo '%s' >/etc/apt/rollouts.list\n", m.rollouts.SourcesList(m.url+"/rollouts")) +
+		`printf 'Dir::Etc::SourceList "/etc/apt/rollouts.list";\nDir::Etc::SourceParts "/dev/null";\n' >/etc/apt/apt.conf.d/99rollouts
+apt-get -q update && DEBIAN_FRONTEND=noninteractive apt-get -q -y install ` + firmware + `
+rm -f /run/reboot-required*`
+	_, err := machine.Exec(ctx, "sh", "-c", script)
+	Expect(err).NotTo(HaveOccurred())
+}
+
+func (m *mirrors) allSources(ctx context.Context, machine *cluster.Machine) {
+	GinkgoHelper()
+	_, err := machine.Exec(ctx, "sh", "-c", `rm -f /etc/apt/apt.conf.d/99rollouts /etc/apt/rollouts.list /run/reboot-required*
+DEBIAN_FRONTEND=noninteractive apt-get -q -y purge `+firmware+` && apt-get -q update`)
+	Expect(err).NotTo(HaveOccurred())
 }

@@ -16,10 +16,10 @@ var _ = Describe("A scan", func() {
 	It("reports on every node what the node's own apt misses, and why", func(ctx SpecContext) {
 		task := finish(ctx, start(ctx, 5*time.Minute))
 		Expect(task.Status.Phase).To(Equal(v1alpha1.TaskComplete), task.Status.Message)
-		Expect(*task.Status.Nodes).To(Equal(v1alpha1.TaskNodeCounts{Total: 2, Done: 2}))
+		Expect(*task.Status.Nodes).To(Equal(v1alpha1.TaskNodeCounts{Total: 3, Done: 3}))
 
 		var missing int32
-		for _, node := range []string{toy, real} {
+		for _, node := range everyNode {
 			report, raw := reportOf(ctx, node), rawApt(ctx, node)
 			Expect(report.Status.Counts.Missing).To(Equal(raw.missing), "missing patches of %s", node)
 			Expect(report.Status.Counts.NewPackages).To(Equal(raw.added), "packages that the patches of %s need", node)
@@ -51,8 +51,8 @@ var _ = Describe("A scan", func() {
 		By("telling the story without -o yaml")
 		table := kubectl(ctx, "get", "patchreports")
 		Expect(table).To(MatchRegexp(`machine-1 +Debian GNU/Linux .* 5 +1 +0 +NotRequired`))
-		Expect(kubectl(ctx, "get", "patchtask", task.Name)).To(MatchRegexp(`everything +Scan +Complete +2 +2 +0 +0`))
-		Expect(kubectl(ctx, "get", "patchpolicy", policy)).To(MatchRegexp(`everything +2 +2 +0`))
+		Expect(kubectl(ctx, "get", "patchtask", task.Name)).To(MatchRegexp(`everything +Scan +Complete +3 +0 +3 +0 +0`))
+		Expect(kubectl(ctx, "get", "patchpolicy", policy)).To(MatchRegexp(`everything +3 +3 +0`))
 	}, SpecTimeout(5*time.Minute))
 
 	It("is logged from its start to its end, for the run and for each node", func(ctx SpecContext) {
@@ -65,8 +65,9 @@ var _ = Describe("A scan", func() {
 			task.Name+" TaskStarted",
 			toy+" ScanStarted", toy+" PatchDataRefreshed", toy+" ScanFinished",
 			real+" ScanStarted", real+" PatchDataRefreshed", real+" ScanFinished",
+			spare+" ScanStarted", spare+" PatchDataRefreshed", spare+" ScanFinished",
 			task.Name+" TaskFinished"))
-		for _, node := range []string{toy, real} {
+		for _, node := range everyNode {
 			entries := slices.DeleteFunc(slices.Clone(log), func(s string) bool { return !strings.HasPrefix(s, node+" ") })
 			Expect(entries).To(Equal([]string{node + " ScanStarted", node + " PatchDataRefreshed", node + " ScanFinished"}), "in order")
 			Expect(kubectl(ctx, "describe", "node", node)).To(ContainSubstring("ScanFinished"))

@@ -31,9 +31,12 @@ import (
 const (
 	namespace = "nodepatch-system"
 	policy    = "everything"
-	// toy has the sources of this suite's own repositories, real those of the host.
-	toy, real = "machine-1", "machine-2"
+	// toy has the sources of this suite's own repositories, real those of the host, spare none but those of rollouts.
+	toy, real, spare = "machine-1", "machine-2", "machine-3"
 )
+
+// everyNode are the cluster's nodes.
+var everyNode = []string{toy, real, spare}
 
 var (
 	checkout string
@@ -60,8 +63,8 @@ var _ = BeforeSuite(func(ctx SpecContext) {
 	tar := filepath.Join(GinkgoT().TempDir(), "image.tar")
 	buildImage(ctx, tar)
 
-	By("booting two machines")
-	machines, err = cluster.Start(ctx, cluster.Options{Dir: filepath.Join(checkout, "bin", "e2e"), Machines: 2, Log: GinkgoWriter})
+	By("booting three machines")
+	machines, err = cluster.Start(ctx, cluster.Options{Dir: filepath.Join(checkout, "bin", "e2e"), Machines: len(everyNode), Log: GinkgoWriter})
 	Expect(err).NotTo(HaveOccurred())
 	DeferCleanup(func(ctx SpecContext) { Expect(machines.Stop(ctx)).To(Succeed()) }, NodeTimeout(2*time.Minute))
 	Expect(machines.LoadImage(ctx, tar)).To(Succeed())
@@ -77,6 +80,7 @@ var _ = BeforeSuite(func(ctx SpecContext) {
 	By("pointing " + toy + " to toy repositories")
 	mirror = startMirrors(ctx, machines.HostAddress())
 	mirror.writeSources(ctx, machine(toy))
+	mirror.onlyRollouts(ctx, machine(spare))
 
 	By("installing the operator from config/default")
 	kubectl(ctx, "apply", "--server-side", "-k", filepath.Join(checkout, "config", "default"))
@@ -151,7 +155,7 @@ func agentPod(ctx context.Context, node string) (*corev1.Pod, bool) {
 // waitForAgents waits until the manager sees a ready agent on each machine.
 func waitForAgents(ctx context.Context) {
 	GinkgoHelper()
-	for _, node := range []string{toy, real} {
+	for _, node := range everyNode {
 		Eventually(ctx, func(g Gomega) {
 			var assignment v1alpha1.PatchAssignment
 			g.Expect(client.Get(ctx, ctrlclient.ObjectKey{Name: node}, &assignment)).To(Succeed())
