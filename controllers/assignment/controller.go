@@ -7,6 +7,8 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/util/workqueue"
+	"k8s.io/utils/clock"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -16,15 +18,32 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
+	"github.com/nodepatch/nodepatch/api/patchlog"
 	"github.com/nodepatch/nodepatch/api/v1alpha1"
 )
 
 // operationTaskIndex finds the assignments whose operation belongs to a task.
 const operationTaskIndex = "spec.operation.task"
 
-// SetupWithManager adds the controller to a manager; namespace is that of the
-// agent's pods.
-func SetupWithManager(mgr ctrl.Manager, namespace string) error {
+// maxBackoff bounds how long to wait after errors: a node must not stay cordoned
+// for long after the API server is back.
+const maxBackoff = 10 * time.Second
+
+// Options of the controllers.
+type Options struct {
+	// Namespace of the agent's pods.
+	Namespace string
+	// Log takes the manager's entries of the patch log.
+	Log patchlog.Sink
+	// Drainer, Hooks and Coordinators do a disruption's errands.
+	Drainer      Drainer
+	Hooks        Hooks
+	Coordinators Coordinators
+}
+
+// SetupWithManager adds the controllers to a manager: the one of assignments, and
+// the one that takes leave of Nodes.
+func SetupWithManager(mgr ctrl.Manager, o Options) error {
 	ctx := context.Background()
 	indexer := mgr.GetFieldIndexer()
 	if err := indexer.IndexField(ctx, &corev1.Pod{}, podNodeField, indexPod); err != nil {
@@ -33,18 +52,59 @@ func SetupWithManager(mgr ctrl.Manager, namespace string) error {
 	if err := indexer.IndexField(ctx, &v1alpha1.PatchAssignment{}, operationTaskIndex, indexAssignment); err != nil {
 		return fmt.Errorf("indexing assignments: %w", err)
 	}
-	r := &Reconciler{Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Namespace: namespace}
+	r := &Reconciler{
+		Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Namespace: o.Namespace, Log: o.Log, Clock: clock.RealClock{},
+		Drainer: o.Drainer, Hooks: o.Hooks, Coordinators: o.Coordinators,
+	}
 	taskGone := TaskEnded()
 	// A task that has the name of a deleted one leaves that one's operations orphans.
 	taskGone.CreateFunc = nil
-	return ctrl.NewControllerManagedBy(mgr).
+	err := ctrl.NewControllerManagedBy(mgr).
 		Named("assignment").
 		For(&v1alpha1.PatchAssignment{}).
-		Watches(&corev1.Node{}, handler.EnqueueRequestsFromMapFunc(sameName), builder.WithPredicates(ReadinessChanged())).
-		Watches(&corev1.Pod{}, handler.EnqueueRequestsFromMapFunc(podNode(namespace))).
+		Watches(&corev1.Node{}, handler.EnqueueRequestsFromMapFunc(sameName), builder.WithPredicates(disruptionMatters())).
+		Watches(&corev1.Pod{}, handler.EnqueueRequestsFromMapFunc(podNode(o.Namespace))).
 		Watches(&v1alpha1.PatchTask{}, handler.EnqueueRequestsFromMapFunc(taskAssignments(mgr.GetCache())), builder.WithPredicates(taskGone)).
-		WithOptions(controller.Options{MaxConcurrentReconciles: 8, ReconciliationTimeout: time.Minute}).
+		WithOptions(options()).
 		Complete(reconcile.AsReconciler(mgr.GetClient(), r))
+	if err != nil {
+		return err
+	}
+	return ctrl.NewControllerManagedBy(mgr).
+		Named("leave").
+		For(&corev1.Node{}, builder.WithPredicates(predicate.NewPredicateFuncs(carriesRecord))).
+		Watches(&v1alpha1.PatchAssignment{}, handler.EnqueueRequestsFromMapFunc(sameName), builder.WithPredicates(operationGone())).
+		WithOptions(options()).
+		Complete(Leaver{Reconciler: r})
+}
+
+func options() controller.Options {
+	return controller.Options{
+		MaxConcurrentReconciles: 8,
+		ReconciliationTimeout:   time.Minute,
+		RateLimiter:             workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](5*time.Millisecond, maxBackoff),
+	}
+}
+
+// operationGone lets through assignments that are deleted, and those that no
+// admitted operation holds any more.
+func operationGone() predicate.Predicate {
+	return predicate.Funcs{
+		CreateFunc:  func(event.CreateEvent) bool { return false },
+		GenericFunc: func(event.GenericEvent) bool { return false },
+		UpdateFunc: func(e event.UpdateEvent) bool {
+			before, ok := e.ObjectOld.(*v1alpha1.PatchAssignment)
+			after, ok2 := e.ObjectNew.(*v1alpha1.PatchAssignment)
+			return !ok || !ok2 || admittedID(before) != admittedID(after)
+		},
+	}
+}
+
+func admittedID(assignment *v1alpha1.PatchAssignment) string {
+	if !admitted(assignment) {
+		return ""
+	}
+	return assignment.Spec.Operation.ID
 }
 
 func indexPod(object client.Object) []string {
@@ -87,7 +147,7 @@ func taskAssignments(reader client.Reader) handler.MapFunc {
 		}
 		var requests []reconcile.Request
 		for i := range assignments.Items {
-			if !ended(&assignments.Items[i]) {
+			if assignment := &assignments.Items[i]; admitted(assignment) || !ended(assignment) {
 				requests = append(requests, reconcile.Request{NamespacedName: types.NamespacedName{Name: assignments.Items[i].Name}})
 			}
 		}
@@ -120,6 +180,21 @@ func ReadinessChanged() predicate.Funcs {
 			return !ok || !ok2 || before.UID != after.UID || readiness(before) != readiness(after)
 		},
 	}
+}
+
+// disruptionMatters lets through what a node's disruption looks at, besides what
+// its readiness is.
+func disruptionMatters() predicate.Predicate {
+	return predicate.Or[client.Object](ReadinessChanged(), predicate.Funcs{
+		UpdateFunc: func(e event.UpdateEvent) bool {
+			before, ok := e.ObjectOld.(*corev1.Node)
+			after, ok2 := e.ObjectNew.(*corev1.Node)
+			return !ok || !ok2 ||
+				before.Spec.Unschedulable != after.Spec.Unschedulable ||
+				before.Status.NodeInfo.BootID != after.Status.NodeInfo.BootID ||
+				before.Annotations[v1alpha1.MaintenanceAnnotation] != after.Annotations[v1alpha1.MaintenanceAnnotation]
+		},
+	})
 }
 
 // readiness is all of a node's condition that messages repeat.

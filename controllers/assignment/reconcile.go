@@ -6,37 +6,51 @@ import (
 	"fmt"
 
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/klog/v2"
+	"k8s.io/utils/clock"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/nodepatch/nodepatch/api/patchlog"
 	"github.com/nodepatch/nodepatch/api/v1alpha1"
-	apply "github.com/nodepatch/nodepatch/api/v1alpha1/applyconfiguration/api/v1alpha1"
-	"github.com/nodepatch/nodepatch/controllers/agents"
 )
 
 // podNodeField is the field by which the agent's pod of a node is found.
 const podNodeField = "spec.nodeName"
 
-// Reconciler keeps one node's PatchAssignment.
+// Reconciler keeps one node's PatchAssignment, and disrupts the node when its task
+// has admitted it.
 type Reconciler struct {
 	// Client reads from the manager's cache.
 	Client client.Client
 	// Live reads from the API server: that a task is gone must not be
-	// concluded from a cache that has not seen it yet.
+	// concluded from a cache that has not seen it yet, and a node must not be
+	// disrupted on an older view of it.
 	Live client.Reader
 	// Namespace of the agent's pods.
 	Namespace string
+	// Log takes the manager's entries of the patch log.
+	Log patchlog.Sink
+	// Clock tells the time.
+	Clock clock.PassiveClock
+
+	Drainer      Drainer
+	Hooks        Hooks
+	Coordinators Coordinators
+
+	memories
 }
 
-// Reconcile looks at the assignment of one node. Its two steps do not depend
-// on each other.
+// Reconcile looks at the assignment of one node. The two steps of one that is not
+// disrupted do not depend on each other.
 func (r *Reconciler) Reconcile(ctx context.Context, assignment *v1alpha1.PatchAssignment) (ctrl.Result, error) {
 	if !assignment.DeletionTimestamp.IsZero() {
 		return ctrl.Result{}, nil
+	}
+	if admitted(assignment) {
+		return r.disrupt(ctx, assignment.Name)
 	}
 	return ctrl.Result{}, errors.Join(
 		r.reportPresence(ctx, assignment),
@@ -51,28 +65,11 @@ func (r *Reconciler) reportPresence(ctx context.Context, assignment *v1alpha1.Pa
 		// The assignment goes with its node.
 		return client.IgnoreNotFound(err)
 	}
-	var pods corev1.PodList
-	err := r.Client.List(ctx, &pods, client.InNamespace(r.Namespace), client.MatchingLabels(agents.PodLabels),
-		client.MatchingFields{podNodeField: node.Name})
+	presence, err := r.presence(ctx, node)
 	if err != nil {
-		return fmt.Errorf("listing the agent's pods on node %s: %w", node.Name, err)
+		return err
 	}
-	presence := Presence(node, pods.Items)
-	if said := assignment.Status.Controller; said != nil && equality.Semantic.DeepEqual(*said, presence) {
-		return nil
-	}
-	said := apply.ControllerStatus().WithAgent(presence.Agent)
-	if presence.Reason != "" {
-		said = said.WithReason(presence.Reason).WithMessage(presence.Message)
-	}
-	configuration := apply.PatchAssignment(assignment.Name).
-		WithUID(assignment.UID).
-		WithStatus(apply.PatchAssignmentStatus().WithController(said))
-	err = r.Client.Status().Apply(ctx, configuration, client.FieldOwner(v1alpha1.ManagerFieldOwner), client.ForceOwnership)
-	if err != nil && !gone(err) {
-		return fmt.Errorf("writing the presence of the agent on node %s: %w", node.Name, err)
-	}
-	return nil
+	return r.say(ctx, assignment, presence)
 }
 
 // withdrawOrphan takes back an operation that no task waits for any more: its
@@ -83,7 +80,7 @@ func (r *Reconciler) withdrawOrphan(ctx context.Context, assignment *v1alpha1.Pa
 	if operation == nil || ended(assignment) {
 		return nil
 	}
-	why, err := r.orphaned(ctx, operation)
+	_, why, err := r.orphaned(ctx, operation)
 	if err != nil || why == "" {
 		return err
 	}
@@ -103,32 +100,31 @@ func (r *Reconciler) withdrawOrphan(ctx context.Context, assignment *v1alpha1.Pa
 	return nil
 }
 
-// orphaned says why no task waits for an operation, if so.
-func (r *Reconciler) orphaned(ctx context.Context, operation *v1alpha1.Operation) (why string, err error) {
+// orphaned says why no task waits for an operation, if so, and else returns the
+// task.
+func (r *Reconciler) orphaned(ctx context.Context, operation *v1alpha1.Operation) (waiting *v1alpha1.PatchTask, why string, err error) {
 	task := &v1alpha1.PatchTask{}
 	key := client.ObjectKey{Name: operation.Task}
 	err = r.Client.Get(ctx, key, task)
-	if err == nil && task.UID == types.UID(operation.ID) {
-		if task.Finished() {
-			return "the task ended", nil
-		}
-		return "", nil
+	if err == nil && task.UID == types.UID(operation.ID) && !task.Finished() {
+		return task, "", nil
 	}
 	if client.IgnoreNotFound(err) != nil {
-		return "", fmt.Errorf("reading the task %s: %w", operation.Task, err)
+		return nil, "", fmt.Errorf("reading the task %s: %w", operation.Task, err)
 	}
+	task = &v1alpha1.PatchTask{}
 	err = r.Live.Get(ctx, key, task)
 	switch {
 	case apierrors.IsNotFound(err):
-		return "the task was deleted", nil
+		return nil, "The task was deleted", nil
 	case err != nil:
-		return "", fmt.Errorf("reading the task %s: %w", operation.Task, err)
+		return nil, "", fmt.Errorf("reading the task %s: %w", operation.Task, err)
 	case task.UID != types.UID(operation.ID):
-		return "the task was deleted and another has its name", nil
+		return nil, "The task was deleted and another has its name", nil
 	case task.Finished():
-		return "the task ended", nil
+		return nil, "The task ended", nil
 	}
-	return "", nil
+	return task, "", nil
 }
 
 // ended says whether the agent has ended the operation that it was given last.

@@ -12,6 +12,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/clock"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
 
@@ -23,6 +24,8 @@ import (
 const quiet = 300 * time.Millisecond
 
 var _ = Describe("What the manager says about a node's agent", func() {
+	BeforeEach(runManager)
+
 	It("follows the agent's pod", func() {
 		addNode("presence")
 		setReady("agent-presence", corev1.ConditionFalse)
@@ -86,6 +89,8 @@ var _ = Describe("What the manager says about a node's agent", func() {
 })
 
 var _ = Describe("An operation that no task waits for", func() {
+	BeforeEach(runManager)
+
 	It("is taken back when its task is deleted", func() {
 		addNode("orphan")
 		task := addTask("orphan-scan")
@@ -124,6 +129,8 @@ var _ = Describe("An operation that no task waits for", func() {
 })
 
 var _ = Describe("One look at an assignment", func() {
+	BeforeEach(runManager)
+
 	It("does not take a task for gone that the cache has not seen", func() {
 		addNode("fresh")
 		task := addTask("fresh-scan")
@@ -189,7 +196,7 @@ func reconcilerOn(funcs interceptor.Funcs) *Reconciler {
 	GinkgoHelper()
 	base, err := client.NewWithWatch(server.Config, client.Options{Scheme: admin.Scheme()})
 	Expect(err).NotTo(HaveOccurred())
-	return &Reconciler{Client: interceptor.NewClient(base, funcs), Live: admin, Namespace: apiserver.Namespace}
+	return &Reconciler{Client: interceptor.NewClient(base, funcs), Live: admin, Namespace: apiserver.Namespace, Log: events, Clock: clock.RealClock{}}
 }
 
 func setNode(name string, status corev1.ConditionStatus, reason string) {

@@ -9,12 +9,17 @@ import (
 	. "github.com/onsi/gomega"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
 	"k8s.io/utils/ptr"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/nodepatch/nodepatch/api/patchlog"
 	"github.com/nodepatch/nodepatch/api/v1alpha1"
 	"github.com/nodepatch/nodepatch/controllers/agents"
+	"github.com/nodepatch/nodepatch/controllers/assignment/drain"
+	"github.com/nodepatch/nodepatch/controllers/assignment/hooks"
+	"github.com/nodepatch/nodepatch/controllers/blockers"
 	"github.com/nodepatch/nodepatch/test/apiserver"
 )
 
@@ -24,6 +29,8 @@ var (
 	admin  client.Client
 	cached client.Client // reads what the manager has seen
 	writes apiserver.Requests
+	events *patchlog.Events
+	pods   kubernetes.Interface
 )
 
 func TestAssignment(t *testing.T) {
@@ -38,11 +45,25 @@ var _ = BeforeSuite(func() {
 	ctrl.SetLogger(GinkgoLogr)
 	server, admin = apiserver.Run(GinkgoTB())
 	Expect(admin.Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: apiserver.Namespace}})).To(Succeed())
+	rest, err := patchlog.NewRESTClient(server.Config)
+	Expect(err).NotTo(HaveOccurred())
+	events = patchlog.NewEvents(rest, patchlog.ManagerComponent, "manager-0", nil)
+	pods, err = kubernetes.NewForConfig(server.Config)
+	Expect(err).NotTo(HaveOccurred())
+})
+
+// runManager runs the controllers until the spec ends.
+func runManager() {
+	GinkgoHelper()
 	apiserver.RunManager(GinkgoTB(), writes.Watch(server.Config), func(mgr ctrl.Manager) error {
 		cached = mgr.GetClient()
-		return SetupWithManager(mgr, apiserver.Namespace)
+		return SetupWithManager(mgr, Options{
+			Namespace: apiserver.Namespace, Log: events, Drainer: drain.New(pods),
+			Hooks:        hooks.New(mgr.GetClient(), mgr.GetAPIReader(), apiserver.Namespace),
+			Coordinators: blockers.New(mgr.GetAPIReader(), mgr.GetClient(), blockers.Options{}),
+		})
 	})
-})
+}
 
 // Nothing is garbage collected here, so that each spec removes what it made.
 var _ = AfterEach(func() {
