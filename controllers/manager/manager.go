@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
 	ctrl "sigs.k8s.io/controller-runtime"
@@ -22,6 +23,9 @@ import (
 	"github.com/nodepatch/nodepatch/api/v1alpha1"
 	"github.com/nodepatch/nodepatch/controllers/agents"
 	"github.com/nodepatch/nodepatch/controllers/assignment"
+	"github.com/nodepatch/nodepatch/controllers/assignment/drain"
+	"github.com/nodepatch/nodepatch/controllers/assignment/hooks"
+	"github.com/nodepatch/nodepatch/controllers/blockers"
 	"github.com/nodepatch/nodepatch/controllers/buttons"
 	"github.com/nodepatch/nodepatch/controllers/policy"
 	"github.com/nodepatch/nodepatch/controllers/task"
@@ -77,6 +81,11 @@ func newManager(config *rest.Config, o options) (ctrl.Manager, error) {
 		return nil, fmt.Errorf("making the client of the patch log: %w", err)
 	}
 	log := patchlog.NewEvents(events, patchlog.ManagerComponent, o.instance, os.Stdout)
+	pods, err := kubernetes.NewForConfigAndClient(mgr.GetConfig(), mgr.GetHTTPClient())
+	if err != nil {
+		return nil, fmt.Errorf("making the client of drains: %w", err)
+	}
+	checker := blockers.New(mgr.GetAPIReader(), mgr.GetClient(), blockers.Options{Kured: o.kured, LeaseNamespace: o.leaseNamespace})
 
 	for _, controller := range []struct {
 		name  string
@@ -86,8 +95,15 @@ func newManager(config *rest.Config, o options) (ctrl.Manager, error) {
 			return agents.SetupWithManager(mgr, agents.Options{Namespace: o.namespace, Image: o.agentImage})
 		}},
 		{"policy", func() error { return policy.SetupWithManager(mgr) }},
-		{"task", func() error { return task.SetupWithManager(mgr, log) }},
-		{"assignment", func() error { return assignment.SetupWithManager(mgr, o.namespace) }},
+		{"task", func() error {
+			return task.SetupWithManager(mgr, log, task.Options{Node: o.node, ClusterMaxUnavailable: o.clusterMaxUnavailable})
+		}},
+		{"assignment", func() error {
+			return assignment.SetupWithManager(mgr, assignment.Options{
+				Namespace: o.namespace, Log: log, Drainer: drain.New(pods),
+				Hooks: hooks.New(mgr.GetClient(), mgr.GetAPIReader(), o.namespace), Coordinators: checker,
+			})
+		}},
 		{"buttons", func() error { return buttons.SetupWithManager(mgr, log) }},
 	} {
 		if err := controller.setup(); err != nil {

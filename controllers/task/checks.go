@@ -1,6 +1,7 @@
 package task
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -26,6 +27,9 @@ const (
 	defaultScanTimeout      = 30 * time.Minute
 	defaultDownloadTimeout  = time.Hour
 	defaultInstallTimeout   = 2 * time.Hour
+	defaultDrainTimeout     = 15 * time.Minute
+	defaultRebootTimeout    = 20 * time.Minute
+	defaultVerifyTimeout    = 10 * time.Minute
 	defaultMaxParallelScans = 50
 	defaultDownloadLimit    = 11
 	defaultInstallLimit     = 4
@@ -57,8 +61,8 @@ var checks = []func(*candidate) *objection{
 	(*candidate).checkNodes,
 }
 
-// admit makes the plan for a task that was not accepted yet.
-func admit(in Input) Plan {
+// begin makes the plan for a task that was not accepted yet.
+func begin(in Input) Plan {
 	plan := Plan{now: in.Now, task: in.Task, Trigger: v1alpha1.TriggerManual}
 	if why, stopped := stopped(in.Task); stopped {
 		plan.Phase, plan.Reason, plan.Cause = v1alpha1.TaskStopped, v1alpha1.ReasonStopped, why
@@ -248,6 +252,17 @@ func withDefaults(template v1alpha1.TaskTemplate) v1alpha1.TaskTemplate {
 	if filled.Install.Timeout.Duration == 0 {
 		filled.Install.Timeout.Duration = defaultInstallTimeout
 	}
+	if filled.Drain.Timeout.Duration == 0 {
+		filled.Drain.Timeout.Duration = defaultDrainTimeout
+	}
+	if filled.Reboot.Timeout.Duration == 0 {
+		filled.Reboot.Timeout.Duration = defaultRebootTimeout
+	}
+	if filled.Verify.Timeout.Duration == 0 {
+		filled.Verify.Timeout.Duration = defaultVerifyTimeout
+	}
+	filled.Drain.When = cmp.Or(filled.Drain.When, v1alpha1.DrainBeforeReboot)
+	filled.Reboot.When = cmp.Or(filled.Reboot.When, v1alpha1.RebootIfRequired)
 	if filled.Rollout.MaxParallelScans == 0 {
 		filled.Rollout.MaxParallelScans = defaultMaxParallelScans
 	}

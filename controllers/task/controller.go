@@ -7,11 +7,13 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/utils/clock"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller"
+	"sigs.k8s.io/controller-runtime/pkg/event"
 	"sigs.k8s.io/controller-runtime/pkg/handler"
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
@@ -25,11 +27,23 @@ import (
 // unfinishedIndex finds the tasks that have not ended.
 const unfinishedIndex = "nodepatch.io/unfinished"
 
+// Options of the controller.
+type Options struct {
+	// Node is the name of the node that the manager runs on, if it is known: it
+	// goes last of its wave.
+	Node string
+	// ClusterMaxUnavailable is how many nodes of the cluster may be unavailable at
+	// once before no more are disrupted, a number or a percentage; nil for no bound.
+	ClusterMaxUnavailable *intstr.IntOrString
+	// Blockers are asked before a node is disrupted; nil if there are none.
+	Blockers Blockers
+}
+
 // SetupWithManager adds the controller to a manager; log takes the manager's
 // entries of the patch log. The controller reads through a client of its own
 // that waits until the manager's cache has seen what this client wrote: with
 // an older view it would count too few busy nodes and hand out too many slots.
-func SetupWithManager(mgr ctrl.Manager, log patchlog.Sink) error {
+func SetupWithManager(mgr ctrl.Manager, log patchlog.Sink, options Options) error {
 	reader, err := consistent.NewClient(mgr)
 	if err != nil {
 		return fmt.Errorf("setting up the task controller: %w", err)
@@ -37,7 +51,10 @@ func SetupWithManager(mgr ctrl.Manager, log patchlog.Sink) error {
 	if err := mgr.GetFieldIndexer().IndexField(context.Background(), &v1alpha1.PatchTask{}, unfinishedIndex, indexUnfinished); err != nil {
 		return fmt.Errorf("indexing tasks: %w", err)
 	}
-	r := &Reconciler{Client: reader, Log: log, Clock: clock.RealClock{}}
+	r := &Reconciler{
+		Client: reader, Log: log, Clock: clock.RealClock{},
+		Node: options.Node, ClusterMaxUnavailable: options.ClusterMaxUnavailable, Blockers: options.Blockers,
+	}
 	unfinished := handler.EnqueueRequestsFromMapFunc(unfinishedTasks(mgr.GetCache()))
 	return ctrl.NewControllerManagedBy(mgr).
 		Named("task").
@@ -84,5 +101,22 @@ func asked() predicate.Predicate {
 
 // nodeMatters leaves out the heartbeats of nodes.
 func nodeMatters() predicate.Predicate {
-	return predicate.Or[client.Object](assignment.ReadinessChanged(), predicate.LabelChangedPredicate{})
+	return predicate.Or[client.Object](assignment.ReadinessChanged(), predicate.LabelChangedPredicate{}, availabilityChanged())
+}
+
+// availabilityChanged lets through nodes that were cordoned or uncordoned, and
+// those that nodepatch begins or ceases to disrupt.
+func availabilityChanged() predicate.Funcs {
+	return predicate.Funcs{
+		CreateFunc:  func(event.CreateEvent) bool { return false },
+		DeleteFunc:  func(event.DeleteEvent) bool { return false },
+		GenericFunc: func(event.GenericEvent) bool { return false },
+		UpdateFunc: func(e event.UpdateEvent) bool {
+			before, ok := e.ObjectOld.(*corev1.Node)
+			after, ok2 := e.ObjectNew.(*corev1.Node)
+			_, maintained := e.ObjectOld.GetAnnotations()[v1alpha1.MaintenanceAnnotation]
+			_, maintains := e.ObjectNew.GetAnnotations()[v1alpha1.MaintenanceAnnotation]
+			return maintained != maintains || ok && ok2 && before.Spec.Unschedulable != after.Spec.Unschedulable
+		},
+	}
 }

@@ -31,7 +31,6 @@ func TestDeployment(t *testing.T) {
 		in.Assignments[name].Spec.Operation = operation(otherUID, "other", epoch)
 		in.Assignments[name].Spec.Operation.Step = v1alpha1.StepInstalling
 	}
-	asked := epoch.Add(time.Minute + deployTimeout)
 	tests := map[string]planTest{
 		"a download works on as many nodes at once as a scan": {
 			nodes: []string{"a", "b", "c"},
@@ -46,84 +45,46 @@ func TestDeployment(t *testing.T) {
 			wantAssigned: []string{"a", "b"},
 			wantNext:     epoch.Add(time.Minute + scanTimeout + downloadTimeout),
 		},
-		"a deployment works on one node at a time": {
-			nodes:     []string{"a", "b"},
-			change:    func(in *Input) { in.run(v1alpha1.ActionDeploy) },
-			wantPhase: running, wantReason: v1alpha1.ReasonRunning,
-			wantMessage:  "0 of 2 nodes patched; 1 scanning; 1 waiting (b ParallelLimit)",
-			wantPlaces:   map[string]Place{"a": PlaceWorking, "b": PlacePending},
-			wantReasons:  map[string]string{"b": v1alpha1.ReasonParallelLimit},
-			wantAssigned: []string{"a"},
-			wantNext:     asked,
-		},
-		"or as many as may be unavailable": {
-			nodes: []string{"a", "b", "c", "d"},
-			change: func(in *Input) {
-				deploy(3, in)
-				in.assigned("a", epoch.Add(time.Minute))
-				in.Assignments["a"].Spec.Operation.Deadline = metav1.NewTime(asked)
-				in.shows("a", v1alpha1.StepInstalling)
-			},
-			wantPhase: running, wantReason: v1alpha1.ReasonRunning,
-			wantMessage:  "0 of 4 nodes patched; 2 scanning; 1 installing; 1 waiting (d ParallelLimit)",
-			wantPlaces:   map[string]Place{"a": PlaceWorking, "b": PlaceWorking, "c": PlaceWorking, "d": PlacePending},
-			wantReasons:  map[string]string{"d": v1alpha1.ReasonParallelLimit},
-			wantAssigned: []string{"b", "c"},
-			wantNext:     asked,
-		},
-		"the bound holds over all tasks that deploy on the policy's nodes": {
-			nodes: []string{"a", "b", "c", "d"},
-			change: func(in *Input) {
-				deploy(2, in)
-				other(in, "d")
-			},
-			wantPhase: running, wantReason: v1alpha1.ReasonRunning,
-			wantMessage: "0 of 4 nodes patched; 1 scanning; 3 waiting (b ParallelLimit, c ParallelLimit, d Busy)",
-			wantPlaces:  map[string]Place{"a": PlaceWorking, "b": PlacePending, "c": PlacePending, "d": PlacePending},
-			wantReasons: map[string]string{
-				"b": v1alpha1.ReasonParallelLimit, "c": v1alpha1.ReasonParallelLimit, "d": v1alpha1.ReasonBusy,
-			},
-			wantAssigned: []string{"a"},
-			wantNext:     asked,
-		},
-		"nodes that scan, that belong to others, or on which a deployment is over do not count": {
-			nodes: []string{"a", "b", "c", "d", "e", "f"},
+		"a deployment prepares as many nodes at once": {
+			nodes: []string{"a", "b", "c"},
 			change: func(in *Input) {
 				deploy(1, in)
-				in.Assignments["b"].Spec.Operation = operation(otherUID, "other", epoch)
-				for _, name := range []string{"c", "d", "e", "f"} {
-					other(in, name)
-				}
-				in.node("c").Labels["pool"] = "others"
-				in.answer("d", v1alpha1.AgentStatus{Step: v1alpha1.StepFailed})
-				in.Assignments["e"].Spec.Operation.ID = "finished"
-				in.Finished.Insert("finished")
-				in.Assignments["f"].Spec.Operation.Deadline = metav1.NewTime(in.Now)
+				in.Task.Status.Template.Rollout.MaxParallelScans = 2
+				other(in, "c")
 			},
 			wantPhase: running, wantReason: v1alpha1.ReasonRunning,
-			wantMessage: "0 of 5 nodes patched; 1 scanning; 4 waiting (b Busy, d ParallelLimit, e ParallelLimit and 1 more)",
-			wantPlaces: map[string]Place{
-				"a": PlaceWorking, "b": PlacePending, "d": PlacePending, "e": PlacePending, "f": PlacePending,
-			},
-			wantReasons: map[string]string{
-				"b": v1alpha1.ReasonBusy, "d": v1alpha1.ReasonParallelLimit, "e": v1alpha1.ReasonParallelLimit, "f": v1alpha1.ReasonBusy,
-			},
-			wantAssigned: []string{"a"},
-			wantNext:     asked,
+			wantMessage:  "0 of 3 nodes patched; 2 scanning; 1 waiting (c Busy)",
+			wantPlaces:   map[string]Place{"a": PlaceWorking, "b": PlaceWorking, "c": PlacePending},
+			wantReasons:  map[string]string{"c": v1alpha1.ReasonBusy},
+			wantAssigned: []string{"a", "b"},
+			wantNext:     epoch.Add(time.Minute + prepareTimeout),
 		},
-		"a smaller bound takes no work away": {
+		"nodes that wait leave their place to others": {
+			nodes: []string{"a", "b", "c", "d"},
+			change: func(in *Input) {
+				deploy(1, in)
+				in.Task.Status.Template.Rollout.MaxParallelScans = 1
+				in.ready(3, "a", "b")
+			},
+			wantPhase: running, wantReason: v1alpha1.ReasonRunning,
+			wantMessage:  "0 of 4 nodes patched; 1 scanning; 1 installing; 2 waiting (b Budget, d ParallelLimit)",
+			wantPlaces:   map[string]Place{"a": PlaceDisrupted, "b": PlaceWaiting, "c": PlaceWorking, "d": PlacePending},
+			wantReasons:  map[string]string{"b": v1alpha1.ReasonBudget, "d": v1alpha1.ReasonParallelLimit},
+			wantAssigned: []string{"c"},
+			wantAdmitted: []string{"a"},
+			wantNext:     epoch.Add(time.Minute + prepareTimeout),
+		},
+		"nodes with nothing to install never enter": {
 			nodes: []string{"a", "b"},
 			change: func(in *Input) {
 				deploy(1, in)
-				in.assigned("a", epoch)
-				in.shows("a", v1alpha1.StepDownloading)
-				other(in, "b")
+				in.Policies[0].Spec.MaintenanceWindows = []v1alpha1.MaintenanceWindow{windowAt("0 3 * * *", "UTC", time.Hour)}
+				patched(in, "a", v1alpha1.PatchCounts{})
+				patched(in, "b", v1alpha1.PatchCounts{Missing: 2, Held: 2})
 			},
-			wantPhase: running, wantReason: v1alpha1.ReasonRunning,
-			wantMessage: "0 of 2 nodes patched; 1 downloading; 1 waiting (b Busy)",
-			wantPlaces:  map[string]Place{"a": PlaceWorking, "b": PlacePending},
-			wantReasons: map[string]string{"b": v1alpha1.ReasonBusy},
-			wantNext:    epoch.Add(scanTimeout),
+			wantPhase: complete, wantReason: v1alpha1.ReasonAllNodesDone,
+			wantMessage: "2 of 2 nodes patched: 0 patches installed, 2 on hold",
+			wantPlaces:  map[string]Place{"a": PlaceDone, "b": PlaceDone},
 		},
 		"each node is counted by the step that its agent shows": {
 			nodes: []string{"a", "b", "c", "d", "e"},
@@ -214,13 +175,13 @@ func TestDeployment(t *testing.T) {
 			wantMessage: "1 of 1 node done: no patch is missing",
 			wantPlaces:  map[string]Place{"a": PlaceDone},
 		},
-		"a node that does not answer in time failed": {
+		"a node that does not prepare itself in time failed": {
 			nodes: []string{"a"},
 			change: func(in *Input) {
 				deploy(1, in)
 				in.assigned("a", epoch)
-				in.shows("a", v1alpha1.StepInstalling)
-				in.Now = epoch.Add(deployTimeout)
+				in.shows("a", v1alpha1.StepDownloading)
+				in.Now = epoch.Add(prepareTimeout)
 			},
 			wantPhase: failed, wantReason: v1alpha1.ReasonNodesFailed,
 			wantMessage:  "0 of 1 node patched; 1 failed",
@@ -235,7 +196,7 @@ func TestDeployment(t *testing.T) {
 	}
 }
 
-func TestMaxUnavailable(t *testing.T) {
+func TestShareOfNodes(t *testing.T) {
 	tests := map[string]struct {
 		value    *intstr.IntOrString
 		governed int
@@ -251,7 +212,7 @@ func TestMaxUnavailable(t *testing.T) {
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
-			if got := maxUnavailable(test.value, test.governed); got != test.want {
+			if got := share(test.value, test.governed); got != test.want {
 				t.Errorf("%d nodes, want %d", got, test.want)
 			}
 		})
@@ -262,20 +223,21 @@ func TestOperationsOfActions(t *testing.T) {
 	patches := &v1alpha1.PatchSelection{Classifications: []v1alpha1.Classification{v1alpha1.ClassificationSecurity}}
 	tests := map[v1alpha1.Action]struct {
 		wantStep    v1alpha1.Step
+		wantReboot  v1alpha1.RebootWhen
 		wantTimeout time.Duration
 		wantAdvice  string
 	}{
 		v1alpha1.ActionScan: {
-			v1alpha1.StepScanning, scanTimeout,
+			v1alpha1.StepScanning, "", scanTimeout,
 			"No answer within 30m; see what the agent on this node logs, or raise the scan's timeout",
 		},
 		v1alpha1.ActionDownload: {
-			v1alpha1.StepDownloading, scanTimeout + downloadTimeout,
+			v1alpha1.StepDownloading, "", prepareTimeout,
 			"No answer within 1h30m; see what the agent on this node logs, or raise the timeouts of scan and download",
 		},
 		v1alpha1.ActionDeploy: {
-			v1alpha1.StepInstalling, deployTimeout,
-			"No answer within 3h30m; see what the agent on this node logs, or raise the timeouts of scan, download and install",
+			v1alpha1.StepDownloading, v1alpha1.RebootAlways, prepareTimeout,
+			"No answer within 1h30m; see what the agent on this node logs, or raise the timeouts of scan and download",
 		},
 	}
 	for action, test := range tests {
@@ -283,11 +245,12 @@ func TestOperationsOfActions(t *testing.T) {
 			in := newInput("a")
 			in.run(action)
 			in.Task.Status.Template.Patches = patches
+			in.Task.Status.Template.Reboot.When = v1alpha1.RebootAlways
 			in.Policies[0].Spec.RetryLimits = v1alpha1.RetryLimits{Download: 2, Install: 1}
 			plan := in.decide()
 			now := epoch.Add(time.Minute)
 			want := &v1alpha1.Operation{
-				ID: taskUID, Task: "scan-now", Step: test.wantStep, Patches: patches,
+				ID: taskUID, Task: "scan-now", Step: test.wantStep, Patches: patches, Action: action, Reboot: test.wantReboot,
 				RetryLimits: &v1alpha1.RetryLimits{Download: 2, Install: 1},
 				AssignedAt:  metav1.NewTime(now), Deadline: metav1.NewTime(now.Add(test.wantTimeout)),
 			}

@@ -23,7 +23,7 @@ const (
 	scanTimeout     = 30 * time.Minute
 	downloadTimeout = time.Hour
 	installTimeout  = 2 * time.Hour
-	deployTimeout   = scanTimeout + downloadTimeout + installTimeout
+	prepareTimeout  = scanTimeout + downloadTimeout
 )
 
 // newInput is a task that was accepted a minute ago on the ready nodes named.
@@ -62,6 +62,9 @@ func scanTemplate() *v1alpha1.TaskTemplate {
 		Download: v1alpha1.DownloadOptions{Timeout: metav1.Duration{Duration: downloadTimeout}},
 		Install:  v1alpha1.InstallOptions{Timeout: metav1.Duration{Duration: installTimeout}},
 		Rollout:  v1alpha1.RolloutOptions{MaxParallelScans: 50},
+		Drain:    v1alpha1.DrainOptions{When: v1alpha1.DrainBeforeReboot, Timeout: metav1.Duration{Duration: 15 * time.Minute}},
+		Reboot:   v1alpha1.RebootOptions{When: v1alpha1.RebootIfRequired, Timeout: metav1.Duration{Duration: 20 * time.Minute}},
+		Verify:   v1alpha1.VerifyOptions{Timeout: metav1.Duration{Duration: 10 * time.Minute}},
 	}
 }
 
@@ -190,12 +193,54 @@ func (in *Input) apply(plan *Plan) {
 		if node.Assign != nil {
 			given.Spec.Operation = node.Assign
 		}
+		if node.Admit {
+			given.Spec.Operation.AdmittedAt = ptr.To(metav1.NewTime(in.Now.UTC().Truncate(time.Second)))
+		}
 		if node.Stop != "" {
 			given.Spec.Operation.Stop = node.Stop
 		}
 		if node.Withdraw {
 			assignment.Conclude(&given.Spec, node.Verdict)
 		}
+		if node.Says != nil {
+			given.Status.Rollout = nil
+			if node.Says.OperationID != "" {
+				given.Status.Rollout = node.Says
+			}
+		}
 	}
 	in.Task.Status = plan.Status(in.Task.Status)
 }
+
+// ready has the node's agent wait at its step with this many patches on its disk.
+func (in *Input) ready(patches int32, names ...string) {
+	for _, name := range names {
+		in.assigned(name, epoch)
+		in.Assignments[name].Spec.Operation.Step = v1alpha1.StepDownloading
+		in.answer(name, v1alpha1.AgentStatus{
+			Step: v1alpha1.StepWaiting, Reason: v1alpha1.ReasonReadyToInstall, Counts: &v1alpha1.PatchCounts{Missing: patches, Downloaded: patches},
+		})
+	}
+}
+
+// admitted lets the node's disruption begin at a time.
+func (in *Input) admitted(name string, at time.Time) {
+	if in.Assignments[name].Spec.Operation == nil {
+		in.ready(10, name)
+	}
+	in.Assignments[name].Spec.Operation.AdmittedAt = ptr.To(metav1.NewTime(at))
+}
+
+// judged ends the node's disruption with a verdict, at the input's time.
+func (in *Input) judged(name string, step v1alpha1.Step, reason, message string) {
+	given := in.Assignments[name]
+	if given.Spec.Operation == nil || given.Spec.Operation.AdmittedAt == nil {
+		in.admitted(name, in.Now.Add(-10*time.Minute))
+	}
+	assignment.Conclude(&given.Spec, &v1alpha1.EndedOperation{
+		OperationID: taskUID, Step: step, Time: ptr.To(metav1.NewTime(in.Now)), Reason: reason, Message: message,
+		Counts: &v1alpha1.PatchCounts{Installed: 10}, AdmittedAt: given.Spec.Operation.AdmittedAt,
+	})
+}
+
+func (in *Input) label(name, key, value string) { in.node(name).Labels[key] = value }

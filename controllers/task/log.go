@@ -26,8 +26,8 @@ func (p *Plan) Entries() []patchlog.Entry {
 	}
 	for i := range p.Nodes {
 		node := &p.Nodes[i]
-		switch { // The agent of a node that answered has written its own.
-		case node.Answered:
+		switch { // Whoever gave another outcome has written it.
+		case node.Answered, node.Disrupted:
 		case node.Place == PlaceUnreachable:
 			entries = append(entries, patchlog.NodeUnreachable(p.at(node.Since), run, node.Name, node.Reason, node.Message))
 		case node.Place == PlaceFailed:
@@ -107,10 +107,16 @@ func (p *Plan) log(old []v1alpha1.LogEntry) []v1alpha1.LogEntry {
 }
 
 // told is what the agent of a node that failed or was stopped has written to the
-// patch log about that.
+// patch log about that, or the manager with its verdict.
 func (p *Plan) told(node *Node) (entry patchlog.Entry, told bool) {
 	at, run, scans := p.at(node.Since), p.logRun(), p.action() == v1alpha1.ActionScan
 	switch {
+	case node.Disrupted && node.Place == PlaceFailed:
+		return patchlog.NodeFailed(at, run, node.Name, node.Reason, node.Message), true
+	case node.Disrupted && node.Place == PlaceSkipped:
+		return patchlog.NodeSkipped(at, run, node.Name, node.Message), true
+	case node.Disrupted && node.Place == PlaceStopped:
+		return patchlog.NodeStopped(at, run, node.Name, node.Message), true
 	case !node.Answered:
 		return entry, false
 	case node.Place == PlaceFailed && scans:

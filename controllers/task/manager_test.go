@@ -21,7 +21,7 @@ import (
 var _ = Describe("A task in a running manager", func() {
 	BeforeEach(func() {
 		apiserver.RunManager(GinkgoTB(), server.Config, func(mgr ctrl.Manager) error {
-			return SetupWithManager(mgr, events)
+			return SetupWithManager(mgr, events, Options{})
 		})
 	})
 
@@ -92,24 +92,6 @@ var _ = Describe("A task in a running manager", func() {
 		}).Should(Succeed(), "a task that was stopped leaves its nodes")
 	})
 
-	It("never deploys on more nodes than may be unavailable, though two tasks take turns", func() {
-		const nodes, limit = 12, 2
-		addPolicy("workers")
-		for i := range nodes {
-			addNodes(fmt.Sprintf("node-%02d", i))
-		}
-		most, stop := answerAll(30 * time.Millisecond)
-		defer stop()
-		addTask("first", deploy(limit))
-		addTask("second", deploy(limit))
-		Eventually(func(g Gomega) {
-			for _, name := range []string{"first", "second"} {
-				g.Expect(taskNow(name).Status.Phase).To(Equal(v1alpha1.TaskComplete), taskNow(name).Status.Message)
-			}
-		}).WithTimeout(90 * time.Second).Should(Succeed())
-		Expect(most()).To(Equal(limit))
-	})
-
 	It("looks again when a time is over, though nothing happens", func() {
 		addPolicy("workers")
 		addNodes("a")
@@ -163,6 +145,45 @@ func answerAll(after time.Duration) (most func() int, stop func()) {
 		}
 	})
 	return func() int { return int(peak.Load()) }, func() { cancel(); group.Wait(); tick.Stop() }
+}
+
+// rolloutAll plays all nodes' agents and the part of the manager that disrupts
+// nodes: each node is ready at once, and is done a while after it was admitted.
+// It returns the most nodes that it saw disrupted at once.
+func rolloutAll(after time.Duration) (most func() int, stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	var group sync.WaitGroup
+	var peak atomic.Int64
+	group.Go(func() {
+		defer GinkgoRecover()
+		seen := map[string]time.Time{}
+		for ctx.Err() == nil {
+			var list v1alpha1.PatchAssignmentList
+			Expect(client.IgnoreNotFound(admin.List(context.WithoutCancel(ctx), &list))).To(Succeed())
+			disrupted := int64(0)
+			for i := range list.Items {
+				given := &list.Items[i]
+				operation, agent := given.Spec.Operation, given.Status.Agent
+				switch {
+				case operation == nil:
+				case operation.AdmittedAt == nil && (agent == nil || agent.OperationID != operation.ID):
+					wait(given.Name, 3)
+				case operation.AdmittedAt != nil:
+					disrupted++
+					key := given.Name + operation.ID
+					if seen[key].IsZero() {
+						seen[key] = time.Now()
+					}
+					if time.Since(seen[key]) >= after {
+						judge(given.Name, v1alpha1.StepDone, v1alpha1.ReasonVerified)
+					}
+				}
+			}
+			peak.Store(max(peak.Load(), disrupted))
+			time.Sleep(5 * time.Millisecond)
+		}
+	})
+	return func() int { return int(peak.Load()) }, func() { cancel(); group.Wait() }
 }
 
 func setAgent(node string, presence v1alpha1.AgentPresence) {

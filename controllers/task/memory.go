@@ -19,6 +19,8 @@ type memory struct {
 	mutex   sync.Mutex
 	due     time.Time
 	written sets.Set[[2]string]
+	// obstacles are what the blockers said about nodes that they hold back.
+	obstacles map[string]obstacle
 }
 
 // early says how long it is until the task is due to be looked at again.

@@ -12,30 +12,82 @@ import (
 )
 
 // trace derives where a node stands that was given its part of the task. The
+// verdict on a node that was admitted is the last word on it. Of others, the
 // agent's own word goes before the manager's verdict, also when it comes late.
 func (r *run) trace(node *corev1.Node, given *v1alpha1.PatchAssignment) (Node, bool) {
 	if given == nil {
 		return Node{}, false
 	}
-	outcome := assignment.Outcome(given, r.id)
-	if outcome != nil && outcome.Step != v1alpha1.StepStopped {
-		return r.answered(node.Name, outcome), true
-	}
-	if verdict := assignment.Verdict(given, r.id); verdict != nil {
-		return givenUp(node.Name, given, verdict), true
-	}
-	if outcome != nil {
-		return r.answered(node.Name, outcome), true
+	verdict := assignment.Verdict(given, r.id)
+	if verdict != nil && verdict.AdmittedAt != nil {
+		return r.concluded(node.Name, verdict), true
 	}
 	operation := given.Spec.Operation
-	if operation == nil || operation.ID != r.id {
-		return Node{}, false
+	ours := operation != nil && operation.ID == r.id
+	if ours && operation.AdmittedAt != nil {
+		return Node{Name: node.Name, Place: PlaceDisrupted, Step: disruption(given)}, true
 	}
-	if !r.in.Now.Before(operation.Deadline.Time) || r.latched() && lost(node, given) {
+	outcome := assignment.Outcome(given, r.id)
+	switch {
+	case outcome != nil && outcome.Step != v1alpha1.StepStopped:
+		return r.answered(node.Name, outcome), true
+	case verdict != nil:
+		return givenUp(node.Name, given, verdict), true
+	case outcome != nil:
+		return r.answered(node.Name, outcome), true
+	case !ours:
+		return Node{}, false
+	case shown(given, r.id) == v1alpha1.StepWaiting:
+		return r.waiting(node, given), true
+	case !r.in.Now.Before(operation.Deadline.Time) || r.latched() && lost(node, given):
 		return r.giveUp(node, given), true
 	}
 	r.wake(operation.Deadline.Time)
 	return Node{Name: node.Name, Place: PlaceWorking, Step: shown(given, r.id)}, true
+}
+
+// waiting derives where a node stands that is ready to be disrupted. It may wait
+// as long as it likes, but not stay away for longer than the task would have
+// waited for it at the start.
+func (r *run) waiting(node *corev1.Node, given *v1alpha1.PatchAssignment) Node {
+	state := Node{Name: node.Name, Place: PlaceWaiting, Step: v1alpha1.StepWaiting}
+	patience := r.template.Scan.Timeout.Duration
+	reason, message := unreachable(node, given)
+	state.Reason, state.Message = reason, message
+	switch {
+	case (r.latched() || r.left(node)) && lost(node, given):
+		return r.giveUp(node, given)
+	case r.latched() && given.Spec.Operation.Stop != "":
+		// It was told to end, and has had time to.
+		until := latest(given.Spec.Operation.Deadline.Time, r.stop.Time.Add(patience))
+		if !r.in.Now.Before(until) {
+			return r.giveUp(node, given)
+		}
+		r.wake(until)
+	case reason == v1alpha1.ReasonNodeNotReady:
+		ready := assignment.NodeReady(node)
+		if ready == nil || ready.LastTransitionTime.IsZero() {
+			break
+		}
+		until := ready.LastTransitionTime.Add(patience)
+		if !r.in.Now.Before(until) {
+			return r.giveUp(node, given)
+		}
+		r.wake(until)
+	case r.left(node):
+		state.Stop = "The node left the policy " + r.in.Task.Spec.Policy + " while it waited"
+		if given.Spec.Operation.Stop != "" {
+			state.Stop = ""
+		}
+		state.Reason, state.Message = v1alpha1.ReasonAborted, "The node left the policy "+r.in.Task.Spec.Policy
+	}
+	return state
+}
+
+// left says that another policy governs a node, or none: the task must not
+// disrupt it any more. That a policy was deleted ends the task itself.
+func (r *run) left(node *corev1.Node) bool {
+	return r.policy != nil && r.in.Membership.Governor[node.Name] != r.policy.Name
 }
 
 // giveUp decides about a node that has not answered by its deadline, or that
@@ -54,72 +106,28 @@ func (r *run) giveUp(node *corev1.Node, assignment *v1alpha1.PatchAssignment) No
 	return state
 }
 
-// timeouts are the options that say how long a node may take for an action.
+// timeouts are the options that say how long a node may take to prepare itself.
 func timeouts(action v1alpha1.Action) string {
-	switch action {
-	case v1alpha1.ActionDownload:
-		return "timeouts of scan and download"
-	case v1alpha1.ActionDeploy:
-		return "timeouts of scan, download and install"
-	default:
+	if action == v1alpha1.ActionScan {
 		return "scan's timeout"
 	}
+	return "timeouts of scan and download"
 }
 
-// waiting derives where a node stands that has no part of the task yet. A node
-// without a reason to wait can be given it.
-func (r *run) waiting(node *corev1.Node, assignment *v1alpha1.PatchAssignment) Node {
-	state := Node{Name: node.Name, Place: PlacePending}
-	if reason, message := unreachable(node, assignment); reason != "" {
-		state.Reason, state.Message = reason, message
-		patience := latest(r.started, node.CreationTimestamp.Time).Add(r.template.Scan.Timeout.Duration)
-		if r.in.Now.Before(patience) {
-			r.wake(patience)
-			return state
+// concluded is the state of a node with the verdict on its disruption.
+func (r *run) concluded(name string, verdict *v1alpha1.EndedOperation) Node {
+	state := r.answered(name, verdict)
+	state.Answered, state.Disrupted = false, true
+	switch verdict.Step {
+	case v1alpha1.StepDone:
+		took := timeOf(verdict).Sub(verdict.AdmittedAt.Time) - r.soak()
+		r.longest = max(r.longest, took)
+	case v1alpha1.StepStopped:
+		if verdict.Reason == v1alpha1.ReasonHookFailed {
+			state.Place = PlaceSkipped
 		}
-		state.Place, state.Since = PlaceUnreachable, patience
-		return state
-	}
-	if task := r.occupant(assignment); task != "" {
-		state.Reason, state.Message = v1alpha1.ReasonBusy, "The node works on the task "+task
 	}
 	return state
-}
-
-// occupant names another task that the node works on. An operation whose task
-// is gone also occupies the node, until the assignment controller, which asks
-// the API server itself whether the task is gone, has taken it back.
-func (r *run) occupant(given *v1alpha1.PatchAssignment) string {
-	operation := given.Spec.Operation
-	if operation == nil || assignment.Outcome(given, operation.ID) != nil || r.in.Finished.Has(operation.ID) {
-		return ""
-	}
-	return operation.Task
-}
-
-// unreachable says why a node cannot be given work now, if so.
-func unreachable(node *corev1.Node, given *v1alpha1.PatchAssignment) (reason, message string) {
-	if ready := assignment.NodeReady(node); ready == nil || ready.Status != corev1.ConditionTrue {
-		message = "The node is not Ready"
-		if ready != nil && ready.Reason != "" {
-			message += " (" + ready.Reason + ")"
-		}
-		return v1alpha1.ReasonNodeNotReady, message + "; see kubectl describe node " + node.Name
-	}
-	switch {
-	case given == nil:
-		return v1alpha1.ReasonAgentAbsent, "The node has no PatchAssignment yet; the manager makes it"
-	case given.Status.Controller == nil || given.Status.Controller.Agent == v1alpha1.AgentAbsent:
-		reason, message = v1alpha1.ReasonAgentAbsent, "No agent runs on the node; see the DaemonSet nodepatch-agent"
-	case given.Status.Controller.Agent != v1alpha1.AgentReady:
-		reason, message = v1alpha1.ReasonAgentNotReady, "The agent on the node is not ready; see its pod's events and log"
-	default:
-		return "", ""
-	}
-	if said := given.Status.Controller; said != nil && said.Reason == reason && said.Message != "" {
-		message = said.Message
-	}
-	return reason, message
 }
 
 // answered is the state of a node whose agent gave the outcome.
@@ -128,10 +136,11 @@ func (r *run) answered(name string, outcome *v1alpha1.EndedOperation) Node {
 		Name: name, Place: PlaceDone, Since: timeOf(outcome), Answered: true, Counts: outcome.Counts,
 		Reason: outcome.Reason, Message: outcome.Message,
 	}
+	asked := r.stop != nil || r.policy != nil && r.in.Membership.Governor[name] != r.policy.Name
 	switch {
 	case outcome.Step == v1alpha1.StepDone:
 		state.Reason, state.Message = "", ""
-	case outcome.Step == v1alpha1.StepStopped && r.stop != nil:
+	case outcome.Step == v1alpha1.StepStopped && asked:
 		state.Place = PlaceStopped
 	default:
 		// A node that says it was stopped while nobody stops the task failed.
@@ -175,6 +184,27 @@ func shown(assignment *v1alpha1.PatchAssignment, id string) v1alpha1.Step {
 		return agent.Step
 	}
 	return v1alpha1.StepPending
+}
+
+// disruption is the step of a node that was admitted: the manager's, as long as
+// it says one, else the agent's. One whose disruption has not begun is about to
+// do what its agent waits for, and one whose agent is done is yet to be verified.
+func disruption(given *v1alpha1.PatchAssignment) v1alpha1.Step {
+	id := given.Spec.Operation.ID
+	if said := given.Status.Controller; said != nil && said.OperationID == id && said.Step != "" {
+		return said.Step
+	}
+	step := shown(given, id)
+	switch {
+	case step.Ended():
+		return v1alpha1.StepVerifying
+	case step == v1alpha1.StepWaiting && given.Status.Agent.Reason == v1alpha1.ReasonRebootRequired:
+		return v1alpha1.StepRebooting
+	case step == v1alpha1.StepWaiting, step == v1alpha1.StepPending:
+		return v1alpha1.StepInstalling
+	default:
+		return step
+	}
 }
 
 func timeOf(ended *v1alpha1.EndedOperation) time.Time {

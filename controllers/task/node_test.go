@@ -18,7 +18,7 @@ func TestOperationGivenToANode(t *testing.T) {
 	plan := in.decide()
 	now := epoch.Add(time.Minute)
 	want := &v1alpha1.Operation{
-		ID: taskUID, Task: "scan-now", Step: v1alpha1.StepScanning,
+		ID: taskUID, Task: "scan-now", Step: v1alpha1.StepScanning, Action: v1alpha1.ActionScan,
 		RetryLimits: &v1alpha1.RetryLimits{Download: 11, Install: 4},
 		AssignedAt:  metav1.NewTime(now), Deadline: metav1.NewTime(now.Add(scanTimeout)),
 	}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/apimachinery/pkg/util/sets"
 
 	"github.com/nodepatch/nodepatch/api/patchlog"
@@ -32,6 +33,23 @@ type Input struct {
 	Assignments map[string]*v1alpha1.PatchAssignment
 	// Finished are the UIDs of the tasks that have ended.
 	Finished sets.Set[string]
+	// Tasks are all there are, with the task itself among them.
+	Tasks []v1alpha1.PatchTask
+	// OwnNode is the name of the node that this manager runs on, if it is known.
+	OwnNode string
+	// ClusterMaxUnavailable is how many nodes of the cluster may be unavailable
+	// at once, a number or a percentage; nil for no bound.
+	ClusterMaxUnavailable *intstr.IntOrString
+	// Blocks are what is known about the blockers of nodes, by the name of the
+	// node: nil, if nothing holds it back. A node that is not in it has to be
+	// asked about first. No map means that there is nobody to ask.
+	Blocks map[string]*Block
+}
+
+// Block is what holds a node back.
+type Block struct {
+	// Reason in one word, one of the reasons of v1alpha1, and Message in a sentence.
+	Reason, Message string
 }
 
 // Plan is what is to be done about a task, and what is to be said about it.
@@ -55,6 +73,9 @@ type Plan struct {
 	Halts bool
 	// Nodes of the task, by name. None before the task is accepted.
 	Nodes []Node
+	// Asks names the nodes that may be disrupted unless a blocker holds them
+	// back, of which nothing is known yet.
+	Asks []string
 	// Next is when to decide again if nothing happens before; zero for never.
 	Next time.Time
 
@@ -65,15 +86,26 @@ type Plan struct {
 // Place is where a node stands in a task.
 type Place int
 
-// The places of a node. The first two are on the way, the others final.
+// The places of a node. The first four are on the way, the others final.
 const (
+	// PlacePending has no part of the task yet.
 	PlacePending Place = iota
+	// PlaceWorking scans or downloads, which disturbs nobody.
 	PlaceWorking
+	// PlaceWaiting is ready to be disrupted.
+	PlaceWaiting
+	// PlaceDisrupted was admitted, and holds a slot until the verdict.
+	PlaceDisrupted
 	PlaceDone
 	PlaceStopped
+	// PlaceSkipped was left alone, as its preDisrupt hook failed.
+	PlaceSkipped
 	PlaceFailed
 	PlaceUnreachable
 )
+
+// Ended says whether a place is final.
+func (p Place) Ended() bool { return p > PlaceDisrupted }
 
 // Node is one node's part of a Plan.
 type Node struct {
@@ -81,25 +113,39 @@ type Node struct {
 	Name string
 	// Place where the node stands.
 	Place Place
-	// Step that the agent has shown last, of a node that is at work or was given up.
+	// Step that was shown last, of a node that is on the way or was given up.
 	Step v1alpha1.Step
-	// Reason why it waits or failed, and Message in a sentence.
+	// Reason why it waits or failed, and Message in a sentence. A node that waits
+	// without a reason has not been decided about.
 	Reason, Message string
 	// Since is when a node ended, or was given up.
 	Since time.Time
 	// Answered says that the node's agent gave the outcome itself.
 	Answered bool
+	// Disrupted says that the outcome is a verdict on a node that was admitted:
+	// whoever gave it has written it to the patch log.
+	Disrupted bool
 	// Counts of a node that answered, if it gave any.
 	Counts *v1alpha1.PatchCounts
 	// Assign is the operation to give to the node now.
 	Assign *v1alpha1.Operation
+	// Admit says that the node may be disrupted from now on.
+	Admit bool
 	// Stop is why the node is told now to end its operation.
 	Stop string
 	// Withdraw says that the node's operation has to be taken back now, and
 	// Verdict what the manager decides in place of the agent's outcome.
 	Withdraw bool
 	Verdict  *v1alpha1.EndedOperation
+	// Says is what the status of the node's assignment has to say about why the
+	// node waits, if that has to change: an empty one is to go away.
+	Says *v1alpha1.RolloutStatus
+
+	object *corev1.Node
 }
+
+// writes says whether the node's assignment has to be written.
+func (n *Node) writes() bool { return n.Assign != nil || n.Admit || n.Stop != "" || n.Withdraw }
 
 // Decide makes the plan for a task. The zero Plan is for a task that has ended.
 func Decide(in Input) Plan {
@@ -110,26 +156,32 @@ func Decide(in Input) Plan {
 	case in.Task.Status.StartTime != nil && in.Task.Status.Template != nil:
 		return proceed(in)
 	default:
-		return admit(in)
+		return begin(in)
 	}
 }
 
 // proceed makes the plan for a task that was accepted.
 func proceed(in Input) Plan {
 	run := newRun(in)
-	plan := Plan{Phase: v1alpha1.TaskRunning, Reason: v1alpha1.ReasonRunning, Stop: run.stop, now: in.Now, task: in.Task}
+	plan := Plan{Phase: v1alpha1.TaskRunning, Reason: v1alpha1.ReasonRunning, now: in.Now, task: in.Task}
 	plan.Nodes = run.nodes()
+	waves := run.divide(plan.Nodes)
+	if run.stop == nil {
+		run.stop = run.tooManyFailures(plan.Nodes, waves)
+	}
+	plan.Stop = run.stop
 	if run.stop != nil {
 		run.halt(&plan)
-		plan.Next = run.next
-		return plan
+	} else {
+		run.prepare(&plan, waves)
+		run.admit(&plan, waves)
+		plan.finish()
+		if run.deadline != nil {
+			run.wake(*run.deadline)
+		}
 	}
-	run.fill(&plan)
-	plan.finish()
+	run.explain(&plan)
 	plan.Next = run.next
-	if run.deadline != nil {
-		plan.Next = earlier(plan.Next, *run.deadline)
-	}
 	return plan
 }
 
@@ -137,7 +189,7 @@ func proceed(in Input) Plan {
 func (p *Plan) finish() {
 	counts := p.Counts()
 	switch {
-	case counts.Pending > 0 || p.working() > 0:
+	case counts.Pending > 0 || p.atWork() > 0:
 		return
 	case counts.Total == 0:
 		p.Phase, p.Reason = v1alpha1.TaskFailed, v1alpha1.ReasonNoNodes
@@ -146,20 +198,22 @@ func (p *Plan) finish() {
 		p.Phase, p.Reason = v1alpha1.TaskFailed, v1alpha1.ReasonNodesFailed
 	case counts.Unreachable > 0:
 		p.Phase, p.Reason = v1alpha1.TaskFailed, v1alpha1.ReasonNodesUnreachable
+	case counts.Skipped > 0:
+		p.Phase, p.Reason = v1alpha1.TaskFailed, v1alpha1.ReasonNodesSkipped
 	default:
 		p.Phase, p.Reason = v1alpha1.TaskComplete, v1alpha1.ReasonAllNodesDone
 	}
 }
 
-// working is how many nodes are at work.
-func (p *Plan) working() int {
-	working := 0
+// atWork is how many nodes have their part of the task and have not ended it.
+func (p *Plan) atWork() int {
+	count := 0
 	for i := range p.Nodes {
-		if p.Nodes[i].Place == PlaceWorking {
-			working++
+		if place := p.Nodes[i].Place; place != PlacePending && !place.Ended() {
+			count++
 		}
 	}
-	return working
+	return count
 }
 
 // undo takes back what the plan says about a node whose assignment could not
@@ -168,9 +222,13 @@ func (p *Plan) undo(i int, reason string) {
 	node := &p.Nodes[i]
 	switch {
 	case node.Assign != nil:
-		*node = Node{Name: node.Name, Place: PlacePending, Reason: reason}
+		*node = Node{Name: node.Name, Place: PlacePending, Reason: reason, object: node.object}
+	case node.Admit:
+		*node = Node{Name: node.Name, Place: PlaceWaiting, Step: v1alpha1.StepWaiting, Reason: reason, object: node.object}
+	case node.Withdraw && node.Step == v1alpha1.StepWaiting:
+		*node = Node{Name: node.Name, Place: PlaceWaiting, Step: node.Step, Reason: reason, object: node.object}
 	case node.Withdraw:
-		*node = Node{Name: node.Name, Place: PlaceWorking, Step: node.Step}
+		*node = Node{Name: node.Name, Place: PlaceWorking, Step: node.Step, object: node.object}
 	}
 	switch {
 	case !p.Ended():

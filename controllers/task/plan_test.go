@@ -372,6 +372,8 @@ type planTest struct {
 	wantPlaces   map[string]Place
 	wantReasons  map[string]string
 	wantAssigned []string
+	wantAdmitted []string
+	wantAsks     []string
 	wantStops    map[string]string
 	wantWithdraw []string
 	wantVerdicts map[string]string
@@ -392,7 +394,7 @@ func (test planTest) run(t *testing.T) {
 		t.Errorf("message\n  %q, want\n  %q", got, test.wantMessage)
 	}
 	places, reasons, verdicts, stops := map[string]Place{}, map[string]string{}, map[string]string{}, map[string]string{}
-	var assigned, withdrawn []string
+	var assigned, admitted, withdrawn []string
 	for _, node := range plan.Nodes {
 		places[node.Name] = node.Place
 		if node.Reason != "" && (node.Place != PlacePending || !plan.Ended()) {
@@ -400,6 +402,9 @@ func (test planTest) run(t *testing.T) {
 		}
 		if node.Assign != nil {
 			assigned = append(assigned, node.Name)
+		}
+		if node.Admit {
+			admitted = append(admitted, node.Name)
 		}
 		if node.Stop != "" {
 			stops[node.Name] = node.Stop
@@ -417,6 +422,8 @@ func (test planTest) run(t *testing.T) {
 		"stops":     {orEmpty(stops), orEmpty(test.wantStops)},
 		"verdicts":  {orEmpty(verdicts), orEmpty(test.wantVerdicts)},
 		"assigned":  {assigned, test.wantAssigned},
+		"admitted":  {admitted, test.wantAdmitted},
+		"asks":      {plan.Asks, test.wantAsks},
 		"withdrawn": {withdrawn, test.wantWithdraw},
 	} {
 		if diff := cmp.Diff(pair[1], pair[0]); diff != "" {
@@ -425,6 +432,13 @@ func (test planTest) run(t *testing.T) {
 	}
 	if !plan.Ended() && !plan.Next.Equal(test.wantNext) {
 		t.Errorf("next look at %s, want %s", plan.Next, test.wantNext)
+	}
+}
+
+func diff(t *testing.T, what string, want, got any) {
+	t.Helper()
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("%s differ (-want +got):\n%s", what, diff)
 	}
 }
 

@@ -53,10 +53,13 @@ func (p *Plan) progress() string {
 		text  string
 	}{
 		{counts.Failed, "failed"},
+		{counts.Skipped, "skipped"},
 		{counts.Unreachable, "could not be reached"},
 		{counts.Scanning, "scanning"},
 		{counts.Downloading, "downloading"},
+		{counts.Draining, "draining"},
 		{counts.Installing, "installing"},
+		{counts.Rebooting, "rebooting"},
 		{counts.Verifying, "verifying"},
 	} {
 		if part.count > 0 {
@@ -66,8 +69,8 @@ func (p *Plan) progress() string {
 	if counts.Stopped > 0 {
 		text += separator + p.stoppedAfter()
 	}
-	if counts.Pending > 0 {
-		text += separator + p.waiting(int(counts.Pending))
+	if waiting := int(counts.Pending + counts.Waiting); waiting > 0 {
+		text += separator + p.waiting(waiting)
 	}
 	return text
 }
@@ -156,24 +159,27 @@ func missing(patches v1alpha1.PatchCounts) string {
 	return fmt.Sprintf("%s missing, %s of them security", plural(int(patches.Missing), "patch", "patches"), security)
 }
 
-// waiting says which nodes wait, and the first of them for what.
-func (p *Plan) waiting(pending int) string {
+// waiting says which nodes wait, and the first of them for what: those that are
+// ready to be disrupted before those that have not begun.
+func (p *Plan) waiting(nodes int) string {
 	if p.Ended() {
-		return fmt.Sprintf("%d not begun", pending)
+		return fmt.Sprintf("%d not begun", nodes)
 	}
 	if p.Accepts {
-		return fmt.Sprintf("%d waiting", pending)
+		return fmt.Sprintf("%d waiting", nodes)
 	}
 	var named []string
-	for i := range p.Nodes {
-		node := &p.Nodes[i]
-		if node.Place == PlacePending && len(named) < waitersShown {
-			named = append(named, node.Name+" "+node.Reason)
+	for _, place := range []Place{PlaceWaiting, PlacePending} {
+		for i := range p.Nodes {
+			node := &p.Nodes[i]
+			if node.Place == place && len(named) < waitersShown {
+				named = append(named, strings.TrimSpace(node.Name+" "+node.Reason))
+			}
 		}
 	}
-	text := fmt.Sprintf("%d waiting (%s", pending, strings.Join(named, ", "))
-	if pending > len(named) {
-		text += fmt.Sprintf(" and %d more", pending-len(named))
+	text := fmt.Sprintf("%d waiting (%s", nodes, strings.Join(named, ", "))
+	if nodes > len(named) {
+		text += fmt.Sprintf(" and %d more", nodes-len(named))
 	}
 	return text + ")"
 }

@@ -11,6 +11,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/klog/v2"
 	"k8s.io/utils/clock"
@@ -43,10 +45,17 @@ type Reconciler struct {
 	// Clock tells the time.
 	Clock clock.PassiveClock
 
+	// Blockers says what holds nodes back; nil if nothing ever does.
+	Blockers Blockers
+	// Node is the name of the node that this manager runs on, if it is known.
+	Node string
+	// ClusterMaxUnavailable bounds disruption over all policies; nil for no bound.
+	ClusterMaxUnavailable *intstr.IntOrString
+
 	mutex    sync.Mutex
 	memories map[string]*memory
-	// deploying lets one deployment at a time count the nodes at work and hand
-	// out slots: two that count at once would both take the last one.
+	// deploying lets one deployment at a time count the nodes that are not
+	// available and admit others: two that count at once would both take the last slot.
 	deploying sync.Mutex
 }
 
@@ -54,10 +63,11 @@ type Reconciler struct {
 func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, error) {
 	task := &v1alpha1.PatchTask{}
 	if err := r.Client.Get(ctx, req.NamespacedName, task); err != nil {
-		if apierrors.IsNotFound(err) {
-			r.forget(req.Name)
+		if !apierrors.IsNotFound(err) {
+			return ctrl.Result{}, err
 		}
-		return ctrl.Result{}, client.IgnoreNotFound(err)
+		r.forget(req.Name)
+		return ctrl.Result{}, r.unsay(ctx, req.Name)
 	}
 	switch {
 	case !task.DeletionTimestamp.IsZero():
@@ -78,7 +88,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 // patch log is derived from them, and the status says it last.
 func (r *Reconciler) pass(ctx context.Context, task *v1alpha1.PatchTask, memory *memory) (ctrl.Result, error) {
 	memory.pause(r.Clock.Now(), interval)
-	plan, contended, instructErr := r.act(ctx, task)
+	plan, contended, instructErr := r.act(ctx, task, memory)
 	if plan == nil {
 		return ctrl.Result{}, instructErr
 	}
@@ -112,8 +122,25 @@ func (r *Reconciler) pass(ctx context.Context, task *v1alpha1.PatchTask, memory 
 }
 
 // act decides and gives the nodes their orders. Without a plan, err says why
-// there is none.
-func (r *Reconciler) act(ctx context.Context, task *v1alpha1.PatchTask) (plan *Plan, contended bool, err error) {
+// there is none. A deployment decides again as long as it asks about blockers:
+// meanwhile others may decide, so that it looks at everything anew.
+func (r *Reconciler) act(ctx context.Context, task *v1alpha1.PatchTask, memory *memory) (plan *Plan, contended bool, err error) {
+	template := task.Status.Template
+	if template == nil || template.Action != v1alpha1.ActionDeploy {
+		return r.decide(ctx, task, nil, false)
+	}
+	asked := r.inquire(template, memory)
+	for {
+		plan, contended, err = r.decide(ctx, task, asked.blocks, asked.left > 0)
+		if plan == nil || len(plan.Asks) == 0 || asked.left == 0 {
+			return plan, contended, err
+		}
+		asked.about(ctx, plan)
+	}
+}
+
+// decide decides once, and gives the nodes their orders unless it may ask first.
+func (r *Reconciler) decide(ctx context.Context, task *v1alpha1.PatchTask, blocks map[string]*Block, mayAsk bool) (plan *Plan, contended bool, err error) {
 	if template := task.Status.Template; template != nil && template.Action == v1alpha1.ActionDeploy {
 		r.deploying.Lock()
 		defer r.deploying.Unlock()
@@ -122,9 +149,13 @@ func (r *Reconciler) act(ctx context.Context, task *v1alpha1.PatchTask) (plan *P
 	if err != nil {
 		return nil, false, err
 	}
+	in.Blocks = blocks
 	plan = ptr.To(Decide(in))
+	if mayAsk && len(plan.Asks) > 0 {
+		return plan, false, nil
+	}
 	contended, err = r.instruct(ctx, plan, in.Assignments)
-	return plan, contended, err
+	return plan, contended, errors.Join(err, r.say(ctx, plan, in.Assignments))
 }
 
 // gather reads what a decision depends on. Nothing of it may be changed: it is
@@ -149,6 +180,10 @@ func (r *Reconciler) gather(ctx context.Context, task *v1alpha1.PatchTask) (Inpu
 		Nodes:       nodes.Items,
 		Assignments: make(map[string]*v1alpha1.PatchAssignment, len(assignments.Items)),
 		Finished:    sets.New[string](),
+		Tasks:       tasks.Items,
+
+		OwnNode:               r.Node,
+		ClusterMaxUnavailable: r.ClusterMaxUnavailable,
 	}
 	for i := range assignments.Items {
 		in.Assignments[assignments.Items[i].Name] = &assignments.Items[i]
@@ -161,17 +196,17 @@ func (r *Reconciler) gather(ctx context.Context, task *v1alpha1.PatchTask) (Inpu
 	return in, nil
 }
 
-// instruct gives operations to nodes, tells nodes to end theirs and takes others back. An assignment that
-// somebody else wrote in the meantime is left alone and decided about again:
-// then contended is true.
+// instruct gives operations to nodes, admits nodes, tells nodes to end their
+// operations and takes others back. An assignment that somebody else wrote in the
+// meantime is left alone and decided about again: then contended is true.
 func (r *Reconciler) instruct(ctx context.Context, plan *Plan, assignments map[string]*v1alpha1.PatchAssignment) (contended bool, err error) {
 	results := make([]error, len(plan.Nodes))
 	group := errgroup.Group{}
 	group.SetLimit(parallelWrites)
 	for i := range plan.Nodes {
-		if node := &plan.Nodes[i]; node.Assign != nil || node.Stop != "" || node.Withdraw {
+		if node := &plan.Nodes[i]; node.writes() {
 			group.Go(func() error {
-				results[i] = r.write(ctx, node, assignments[node.Name])
+				results[i] = r.write(ctx, plan, node, assignments[node.Name])
 				return nil
 			})
 		}
@@ -193,11 +228,13 @@ func (r *Reconciler) instruct(ctx context.Context, plan *Plan, assignments map[s
 }
 
 // write changes one assignment, if it still is as it was when it was decided about.
-func (r *Reconciler) write(ctx context.Context, node *Node, given *v1alpha1.PatchAssignment) error {
+func (r *Reconciler) write(ctx context.Context, plan *Plan, node *Node, given *v1alpha1.PatchAssignment) error {
 	changed := given.DeepCopy()
 	switch {
 	case node.Assign != nil:
 		changed.Spec.Operation = node.Assign
+	case node.Admit:
+		changed.Spec.Operation.AdmittedAt = &metav1.Time{Time: plan.now}
 	case node.Stop != "":
 		changed.Spec.Operation.Stop = node.Stop
 	default:
@@ -242,25 +279,6 @@ func (r *Reconciler) report(ctx context.Context, task *v1alpha1.PatchTask, plan 
 		return client.IgnoreNotFound(fmt.Errorf("writing the status of the task %s: %w", task.Name, err))
 	}
 	return nil
-}
-
-// expire deletes a finished task when its ttlAfterFinished is over.
-func (r *Reconciler) expire(ctx context.Context, task *v1alpha1.PatchTask) (ctrl.Result, error) {
-	if task.Spec.TTLAfterFinished == nil || task.Status.CompletionTime == nil {
-		return ctrl.Result{}, nil
-	}
-	due := task.Status.CompletionTime.Add(task.Spec.TTLAfterFinished.Duration)
-	if now := r.Clock.Now(); now.Before(due) {
-		return ctrl.Result{RequeueAfter: until(due, now)}, nil
-	}
-	if err := r.Client.Delete(ctx, task, client.Preconditions{UID: ptr.To(task.UID)}); err != nil {
-		if apierrors.IsNotFound(err) || apierrors.IsConflict(err) {
-			return ctrl.Result{}, nil
-		}
-		return ctrl.Result{}, fmt.Errorf("deleting the task %s after its ttlAfterFinished: %w", task.Name, err)
-	}
-	klog.FromContext(ctx).Info("Deleted a finished task after its ttlAfterFinished", "task", klog.KObj(task))
-	return ctrl.Result{}, nil
 }
 
 // until is how long to wait for a time. Decisions know whole seconds only.

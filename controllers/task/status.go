@@ -99,12 +99,16 @@ func (p *Plan) Counts() v1alpha1.TaskNodeCounts {
 		switch node := &p.Nodes[i]; node.Place {
 		case PlacePending:
 			counts.Pending++
-		case PlaceWorking:
+		case PlaceWorking, PlaceDisrupted:
 			*working(&counts, node.Step)++
+		case PlaceWaiting:
+			counts.Waiting++
 		case PlaceDone:
 			counts.Done++
 		case PlaceStopped:
 			counts.Stopped++
+		case PlaceSkipped:
+			counts.Skipped++
 		case PlaceFailed:
 			counts.Failed++
 		case PlaceUnreachable:
@@ -120,8 +124,12 @@ func working(counts *v1alpha1.TaskNodeCounts, step v1alpha1.Step) *int32 {
 	switch step {
 	case v1alpha1.StepDownloading:
 		return &counts.Downloading
+	case v1alpha1.StepDraining:
+		return &counts.Draining
 	case v1alpha1.StepInstalling:
 		return &counts.Installing
+	case v1alpha1.StepRebooting:
+		return &counts.Rebooting
 	case v1alpha1.StepVerifying:
 		return &counts.Verifying
 	default:
@@ -155,12 +163,12 @@ func (p *Plan) Patches() v1alpha1.PatchCounts {
 	return sum
 }
 
-// Failures are the first nodes by name that failed or could not be reached.
+// Failures are the first nodes by name that failed, were skipped or could not be reached.
 func (p *Plan) Failures() []v1alpha1.NodeFailure {
 	var failures []v1alpha1.NodeFailure
 	for i := range p.Nodes {
 		node := &p.Nodes[i]
-		if node.Place != PlaceFailed && node.Place != PlaceUnreachable {
+		if node.Place != PlaceFailed && node.Place != PlaceSkipped && node.Place != PlaceUnreachable {
 			continue
 		}
 		failures = append(failures, v1alpha1.NodeFailure{

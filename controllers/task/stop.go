@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"strings"
 
-	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/nodepatch/nodepatch/api/v1alpha1"
@@ -35,11 +34,12 @@ func (r *run) latched() bool { return r.in.Task.Status.Stop != nil }
 
 // halt brings a run to its end that has to end: no node begins, those at work
 // are told to end, and the run waits for them. What they have begun is never cut
-// in two, so that they alone know what they did.
+// in two, so that they alone know what they did; the verdict on a node that was
+// admitted is waited for.
 func (r *run) halt(plan *Plan) {
 	plan.Reason, plan.Cause = v1alpha1.ReasonStopping, r.stop.Message
 	switch {
-	case plan.working() == 0:
+	case plan.atWork() == 0:
 		plan.Phase, plan.Reason = v1alpha1.TaskFailed, r.stop.Reason
 		if r.stop.Reason == v1alpha1.ReasonStopped {
 			plan.Phase = v1alpha1.TaskStopped
@@ -55,29 +55,26 @@ func (r *run) halt(plan *Plan) {
 	}
 	for i := range plan.Nodes {
 		node := &plan.Nodes[i]
-		if node.Place == PlaceWorking && r.in.Assignments[node.Name].Spec.Operation.Stop == "" {
+		if node.Place == PlacePending || node.Place.Ended() {
+			continue
+		}
+		node.Stop = ""
+		if r.in.Assignments[node.Name].Spec.Operation.Stop == "" {
 			node.Stop = words
 		}
 	}
-}
-
-// lost says that a node which is told to end will not answer soon: the run does
-// not wait for it. An agent that is there and not ready may be on its way up.
-func lost(node *corev1.Node, assignment *v1alpha1.PatchAssignment) bool {
-	reason, _ := unreachable(node, assignment)
-	return reason == v1alpha1.ReasonNodeNotReady || reason == v1alpha1.ReasonAgentAbsent
 }
 
 // waitingFor says which nodes a run that has to end waits for, and what they do.
 func (p *Plan) waitingFor() string {
 	var named []string
 	for i := range p.Nodes {
-		if node := &p.Nodes[i]; node.Place == PlaceWorking && len(named) < waitersShown {
+		if node := &p.Nodes[i]; node.Place != PlacePending && !node.Place.Ended() && len(named) < waitersShown {
 			named = append(named, node.Name+", which "+windingUp(node.Step))
 		}
 	}
 	text := "waiting for " + strings.Join(named, "; ")
-	if more := p.working() - len(named); more > 0 {
+	if more := p.atWork() - len(named); more > 0 {
 		text += fmt.Sprintf("; and %d more", more)
 	}
 	return text
@@ -92,6 +89,12 @@ func windingUp(step v1alpha1.Step) string {
 		return "verifies what it installed"
 	case v1alpha1.StepDownloading:
 		return "ends its download"
+	case v1alpha1.StepWaiting:
+		return "gives up its turn"
+	case v1alpha1.StepDraining:
+		return "is let in service again"
+	case v1alpha1.StepRebooting:
+		return "comes back from its reboot"
 	default:
 		return "ends its scan"
 	}

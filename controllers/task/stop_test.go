@@ -286,6 +286,7 @@ func TestLongWordsLeaveRoomForTheNumbers(t *testing.T) {
 func TestStopOfARun(t *testing.T) {
 	in := newInput("a", "b", "c")
 	in.run(v1alpha1.ActionDeploy)
+	in.Task.Status.Template.Rollout.MaxParallelScans = 1
 	in.apply(ptr.To(in.decide()))
 	in.press("wrong cluster")
 	plan := in.decide()

@@ -150,13 +150,13 @@ func parallel(scans int32) func(*v1alpha1.PatchTask) {
 	}
 }
 
-// deploy makes a task deploy, on this many nodes at once.
+// deploy makes a task deploy, preparing and disrupting this many nodes at once.
 func deploy(nodes int) func(*v1alpha1.PatchTask) {
 	return func(task *v1alpha1.PatchTask) {
 		task.Spec.Task = ""
 		task.Spec.Template = &v1alpha1.TaskTemplate{
 			Action:  v1alpha1.ActionDeploy,
-			Rollout: v1alpha1.RolloutOptions{MaxUnavailable: ptr.To(intstr.FromInt(nodes))},
+			Rollout: v1alpha1.RolloutOptions{MaxUnavailable: ptr.To(intstr.FromInt(nodes)), MaxParallelScans: int32(nodes)},
 		}
 	}
 }

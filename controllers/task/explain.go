@@ -1,0 +1,94 @@
+package task
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"golang.org/x/sync/errgroup"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/util/sets"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/nodepatch/nodepatch/api/v1alpha1"
+	apply "github.com/nodepatch/nodepatch/api/v1alpha1/applyconfiguration/api/v1alpha1"
+)
+
+// explain finds out which assignments have to say something else about why their
+// node waits. What a node that nothing was decided about says is left as it is,
+// and so is what another task says about a node that waits for it.
+func (r *run) explain(plan *Plan) {
+	for i := range plan.Nodes {
+		node := &plan.Nodes[i]
+		given := r.in.Assignments[node.Name]
+		if given == nil {
+			continue
+		}
+		said := given.Status.Rollout
+		if node.Place == PlaceWaiting {
+			says := v1alpha1.RolloutStatus{OperationID: r.id, Reason: limit(node.Reason, maxReason), Message: limit(node.Message, maxMessage)}
+			if node.Reason != "" && (said == nil || *said != says) {
+				node.Says = &says
+			}
+			continue
+		}
+		operation := given.Spec.Operation
+		if said != nil && (said.OperationID == r.id || operation == nil || operation.ID != said.OperationID) {
+			node.Says = &v1alpha1.RolloutStatus{}
+		}
+	}
+}
+
+// say writes what the plan says about why nodes wait, where that changes.
+func (r *Reconciler) say(ctx context.Context, plan *Plan, assignments map[string]*v1alpha1.PatchAssignment) error {
+	results := make([]error, len(plan.Nodes))
+	group := errgroup.Group{}
+	group.SetLimit(parallelWrites)
+	for i := range plan.Nodes {
+		if node := &plan.Nodes[i]; node.Says != nil {
+			group.Go(func() error {
+				results[i] = r.sayOf(ctx, assignments[node.Name], node.Says)
+				return nil
+			})
+		}
+	}
+	_ = group.Wait() // Each result is joined below.
+	return errors.Join(results...)
+}
+
+// sayOf writes why one node waits, or takes it back if that is empty. An
+// assignment that is gone, or was made anew, has nothing to say.
+func (r *Reconciler) sayOf(ctx context.Context, given *v1alpha1.PatchAssignment, says *v1alpha1.RolloutStatus) error {
+	configuration := apply.PatchAssignment(given.Name).WithUID(given.UID)
+	if says.OperationID != "" {
+		configuration = configuration.WithStatus(apply.PatchAssignmentStatus().WithRollout(apply.RolloutStatus().
+			WithOperationID(says.OperationID).WithReason(says.Reason).WithMessage(says.Message)))
+	}
+	err := r.Client.Status().Apply(ctx, configuration, client.FieldOwner(v1alpha1.RolloutFieldOwner), client.ForceOwnership)
+	if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
+		return fmt.Errorf("writing why the node %s waits: %w", given.Name, err)
+	}
+	return nil
+}
+
+// unsay takes back what a task that was deleted said about nodes.
+func (r *Reconciler) unsay(ctx context.Context, task string) error {
+	var tasks v1alpha1.PatchTaskList
+	var assignments v1alpha1.PatchAssignmentList
+	for _, list := range []client.ObjectList{&tasks, &assignments} {
+		if err := r.Client.List(ctx, list, client.UnsafeDisableDeepCopy); err != nil {
+			return fmt.Errorf("listing what the task %s left: %w", task, err)
+		}
+	}
+	known := sets.New[string]()
+	for i := range tasks.Items {
+		known.Insert(string(tasks.Items[i].UID))
+	}
+	var failures []error
+	for i := range assignments.Items {
+		if said := assignments.Items[i].Status.Rollout; said != nil && !known.Has(said.OperationID) {
+			failures = append(failures, r.sayOf(ctx, &assignments.Items[i], &v1alpha1.RolloutStatus{}))
+		}
+	}
+	return errors.Join(failures...)
+}
