@@ -3,7 +3,6 @@ package agents
 import (
 	"context"
 	"testing"
-	"time"
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
@@ -15,6 +14,7 @@ import (
 
 	"github.com/nodepatch/nodepatch/api/v1alpha1"
 	"github.com/nodepatch/nodepatch/test/apiserver"
+	"github.com/nodepatch/nodepatch/test/apiserver/specs"
 )
 
 const image = "registry.example/nodepatch:1.2.3"
@@ -26,16 +26,9 @@ var (
 	writes apiserver.Requests
 )
 
-func TestAgents(t *testing.T) {
-	apiserver.Require(t)
-	RegisterFailHandler(Fail)
-	RunSpecs(t, "agents")
-}
+func TestAgents(t *testing.T) { specs.Run(t, "agents") }
 
 var _ = BeforeSuite(func() {
-	SetDefaultEventuallyTimeout(10 * time.Second)
-	SetDefaultEventuallyPollingInterval(20 * time.Millisecond)
-	ctrl.SetLogger(GinkgoLogr)
 	server, admin = apiserver.Run(GinkgoTB())
 	Expect(server.Install(ctx)).To(Succeed())
 	apiserver.RunManager(GinkgoTB(), writes.Watch(server.Config), func(mgr ctrl.Manager) error {

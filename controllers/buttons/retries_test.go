@@ -208,10 +208,8 @@ var _ = Describe("The buttons in a running manager", func() {
 		addNode("a")
 		requests := &apiserver.Requests{}
 		watched := requests.Watch(server.Config)
-		rest, err := patchlog.NewRESTClient(watched)
-		Expect(err).NotTo(HaveOccurred())
 		apiserver.RunManager(GinkgoTB(), watched, func(mgr ctrl.Manager) error {
-			return SetupWithManager(mgr, patchlog.NewEvents(rest, patchlog.ManagerComponent, "nodepatch-manager-0", nil))
+			return SetupWithManager(mgr, apiserver.ManagerLog(GinkgoTB(), watched))
 		})
 		for range 3 {
 			count("a", "ham")

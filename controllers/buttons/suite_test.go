@@ -20,6 +20,7 @@ import (
 	"github.com/nodepatch/nodepatch/api/patchlog"
 	"github.com/nodepatch/nodepatch/api/v1alpha1"
 	"github.com/nodepatch/nodepatch/test/apiserver"
+	"github.com/nodepatch/nodepatch/test/apiserver/specs"
 )
 
 var (
@@ -29,20 +30,11 @@ var (
 	events patchlog.Sink
 )
 
-func TestButtons(t *testing.T) {
-	apiserver.Require(t)
-	RegisterFailHandler(Fail)
-	RunSpecs(t, "buttons")
-}
+func TestButtons(t *testing.T) { specs.Run(t, "buttons") }
 
 var _ = BeforeSuite(func() {
-	SetDefaultEventuallyTimeout(20 * time.Second)
-	SetDefaultEventuallyPollingInterval(20 * time.Millisecond)
-	ctrl.SetLogger(GinkgoLogr)
 	server, admin = apiserver.Run(GinkgoTB())
-	rest, err := patchlog.NewRESTClient(server.Config)
-	Expect(err).NotTo(HaveOccurred())
-	events = patchlog.NewEvents(rest, patchlog.ManagerComponent, "nodepatch-manager-0", nil)
+	events = apiserver.ManagerLog(GinkgoTB(), server.Config)
 })
 
 var _ = AfterEach(removeAll)

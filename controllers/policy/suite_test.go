@@ -3,16 +3,15 @@ package policy
 import (
 	"context"
 	"testing"
-	"time"
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
 	corev1 "k8s.io/api/core/v1"
-	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/nodepatch/nodepatch/api/v1alpha1"
 	"github.com/nodepatch/nodepatch/test/apiserver"
+	"github.com/nodepatch/nodepatch/test/apiserver/specs"
 )
 
 var (
@@ -22,16 +21,9 @@ var (
 	writes apiserver.Requests
 )
 
-func TestPolicy(t *testing.T) {
-	apiserver.Require(t)
-	RegisterFailHandler(Fail)
-	RunSpecs(t, "policy")
-}
+func TestPolicy(t *testing.T) { specs.Run(t, "policy") }
 
 var _ = BeforeSuite(func() {
-	SetDefaultEventuallyTimeout(10 * time.Second)
-	SetDefaultEventuallyPollingInterval(20 * time.Millisecond)
-	ctrl.SetLogger(GinkgoLogr)
 	server, admin = apiserver.Run(GinkgoTB())
 	Expect(server.Install(ctx)).To(Succeed())
 	apiserver.RunManager(GinkgoTB(), writes.Watch(server.Config), SetupWithManager)
