@@ -35,6 +35,7 @@ const (
 type prometheus struct {
 	http    http.Client
 	clock   clock.PassiveClock
+	timeout time.Duration
 	queries singleflight.Group
 
 	mutex   sync.Mutex
@@ -48,7 +49,7 @@ type answer struct {
 }
 
 func newPrometheus(client *http.Client, clock clock.PassiveClock) *prometheus {
-	p := &prometheus{clock: clock, answers: map[string]answer{}}
+	p := &prometheus{clock: clock, timeout: queryTimeout, answers: map[string]answer{}}
 	if client != nil {
 		p.http = *client
 	}
@@ -79,7 +80,7 @@ func (p *prometheus) check(ctx context.Context, blocker *v1alpha1.PrometheusBloc
 			return answer.block, nil
 		}
 		// Others wait for the same answer: it does not end with the first of them.
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), queryTimeout)
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), p.timeout)
 		defer cancel()
 		block, kept := p.ask(ctx, blocker.URL, query)
 		p.remember(key, answer{block: block, until: p.clock.Now().Add(kept)})
