@@ -30,21 +30,21 @@ func (l Locks) Hold(ctx context.Context, files fs.FS, paths []string, busy func(
 			f, err := l.take(path)
 			if err != nil {
 				release()
-				return fmt.Errorf("keep package transactions from running: %w", err)
+				return err
 			}
 			held = append(held, f)
 		}
 		if busy != nil {
 			if other := busy(); other != nil {
 				release()
-				return fmt.Errorf("keep package transactions from running: %w", other)
+				return other
 			}
 		}
 		return nil
 	})
 	if err != nil {
 		release()
-		return nil, err
+		return nil, fmt.Errorf("keep package transactions from running: %w", err)
 	}
 	return release, nil
 }

@@ -55,6 +55,7 @@ func newMachine(tb testing.TB, o packages.Locks) *machine {
 	if *record != "" {
 		m.runner = &recorder{next: session, dir: filepath.Join("testdata", *record)}
 	}
+	o.Open = node.OpenFile
 	m.Manager = apt.New(m.runner, files.FS(), o)
 	// Phasing goes by it; a root that was never booted has none.
 	m.layer.Write(tb, "/etc/machine-id", "0123456789abcdef0123456789abcdef\n")

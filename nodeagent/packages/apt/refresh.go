@@ -40,11 +40,14 @@ func (m *Manager) Refresh(ctx context.Context) (refresh packages.Refresh, err er
 			return err
 		}
 		if held := lockHeld(result.Stderr); held != nil && result.ExitCode != 0 {
-			return fmt.Errorf("%s: %w", purpose, held)
+			return held
 		}
 		refresh, err = m.refreshed(ctx, purpose, result)
 		return err
 	})
+	if held := (*packages.LockHeldError)(nil); errors.As(err, &held) {
+		err = fmt.Errorf("%s: %w", purpose, err) // not before it knows its holder, and how long it was waited for
+	}
 	return refresh, err
 }
 

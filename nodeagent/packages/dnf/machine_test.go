@@ -52,6 +52,7 @@ func newMachine(tb testing.TB, locks packages.Locks) *machine {
 	if *record != "" {
 		m.runner = &recorder{next: session, dir: filepath.Join("testdata", *record)}
 	}
+	locks.Open = node.OpenFile
 	m.Manager = dnf.New(m.runner, files.FS(), locks)
 	return m
 }

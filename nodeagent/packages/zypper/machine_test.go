@@ -52,6 +52,7 @@ func newMachine(tb testing.TB, locks packages.Locks) *machine {
 	if *record != "" {
 		m.seen.dir = filepath.Join(*record, tb.Name())
 	}
+	locks.Open = node.OpenFile
 	m.Manager = zypper.New(m.seen, files.FS(), locks)
 	return m
 }
