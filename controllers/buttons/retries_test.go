@@ -13,6 +13,7 @@ import (
 	"github.com/nodepatch/nodepatch/api/patchlog"
 	"github.com/nodepatch/nodepatch/api/v1alpha1"
 	"github.com/nodepatch/nodepatch/test/apiserver"
+	"github.com/nodepatch/nodepatch/test/apiserver/specs"
 )
 
 const everything = "Counts cleared: egg 1.1 (4 installs), ham 2.0 (11 downloads), spam 3.0 (2 downloads)"
@@ -209,7 +210,7 @@ var _ = Describe("The buttons in a running manager", func() {
 		requests := &apiserver.Requests{}
 		watched := requests.Watch(server.Config)
 		apiserver.RunManager(GinkgoTB(), watched, func(mgr ctrl.Manager) error {
-			return SetupWithManager(mgr, apiserver.ManagerLog(GinkgoTB(), watched))
+			return SetupWithManager(mgr, specs.ManagerLog(GinkgoTB(), watched))
 		})
 		for range 3 {
 			count("a", "ham")

@@ -34,7 +34,7 @@ func TestButtons(t *testing.T) { specs.Run(t, "buttons") }
 
 var _ = BeforeSuite(func() {
 	server, admin = apiserver.Run(GinkgoTB())
-	events = apiserver.ManagerLog(GinkgoTB(), server.Config)
+	events = specs.ManagerLog(GinkgoTB(), server.Config)
 })
 
 var _ = AfterEach(removeAll)

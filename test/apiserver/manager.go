@@ -8,8 +8,6 @@ import (
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/config"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
-
-	"github.com/nodepatch/nodepatch/api/patchlog"
 )
 
 // Controllers is how controllers run in tests: a panic ends the program, and more than one controller may
@@ -46,15 +44,4 @@ func RunManager(t testing.TB, config *rest.Config, setup func(ctrl.Manager) erro
 			t.Errorf("Running the manager: %v", err)
 		}
 	})
-}
-
-// ManagerLog is the patch log as a manager with this configuration writes it: every entry is an Event at once, and
-// nothing is printed.
-func ManagerLog(t testing.TB, config *rest.Config) patchlog.Sink {
-	t.Helper()
-	events, err := patchlog.NewRESTClient(config)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return patchlog.NewEvents(events, patchlog.ManagerComponent, "nodepatch-manager-0", nil)
 }

@@ -13,7 +13,8 @@
 //		server, admin = apiserver.Run(GinkgoTB())
 //	})
 //
-// It is no part of package apiserver so that plain Go tests, which use that too, know nothing of Ginkgo's flags.
+// It is no part of package apiserver, which plain Go tests use too: those know nothing of Ginkgo's flags, and the
+// patch log's own tests could not import a package that imports the patch log.
 package specs
 
 import (
@@ -22,8 +23,10 @@ import (
 
 	"github.com/onsi/ginkgo/v2"
 	"github.com/onsi/gomega"
+	"k8s.io/client-go/rest"
 	ctrl "sigs.k8s.io/controller-runtime"
 
+	"github.com/nodepatch/nodepatch/api/patchlog"
 	"github.com/nodepatch/nodepatch/test/apiserver"
 )
 
@@ -38,4 +41,15 @@ func Run(t *testing.T, name string) {
 	gomega.SetDefaultEventuallyPollingInterval(20 * time.Millisecond)
 	ctrl.SetLogger(ginkgo.GinkgoLogr)
 	ginkgo.RunSpecs(t, name)
+}
+
+// ManagerLog is the patch log as a manager with this configuration writes it: every entry is an Event at once, and
+// nothing is printed.
+func ManagerLog(t testing.TB, config *rest.Config) patchlog.Sink {
+	t.Helper()
+	events, err := patchlog.NewRESTClient(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return patchlog.NewEvents(events, patchlog.ManagerComponent, "nodepatch-manager-0", nil)
 }
