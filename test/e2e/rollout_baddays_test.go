@@ -10,7 +10,7 @@ import (
 	"github.com/nodepatch/nodepatch/api/v1alpha1"
 )
 
-var _ = Describe("On a bad day, a rollout", Ordered, func() {
+var _ = Describe("On a bad day, a rollout", Ordered, ContinueOnFailure, func() {
 	BeforeAll(func(ctx SpecContext) {
 		loadWorkload(ctx)
 		prepareFleet(ctx)

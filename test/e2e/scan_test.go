@@ -52,7 +52,7 @@ var _ = Describe("A scan", func() {
 		table := kubectl(ctx, "get", "patchreports")
 		Expect(table).To(MatchRegexp(`machine-1 +Debian GNU/Linux .* 5 +1 +0 +NotRequired`))
 		Expect(kubectl(ctx, "get", "patchtask", task.Name)).To(MatchRegexp(`everything +Scan +Complete +3 +0 +3 +0 +0`))
-		Expect(kubectl(ctx, "get", "patchpolicy", policy)).To(MatchRegexp(`everything +3 +3 +0`))
+		Expect(kubectl(ctx, "get", "patchpolicy", policy)).To(MatchRegexp(`everything +3 +3 +1`))
 	}, SpecTimeout(5*time.Minute))
 
 	It("is logged from its start to its end, for the run and for each node", func(ctx SpecContext) {

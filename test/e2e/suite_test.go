@@ -54,6 +54,7 @@ func TestEndToEnd(t *testing.T) {
 
 var _ = BeforeSuite(func(ctx SpecContext) {
 	SetDefaultEventuallyTimeout(90 * time.Second)
+	EnforceDefaultTimeoutsWhenUsingContexts()
 	SetDefaultEventuallyPollingInterval(250 * time.Millisecond)
 	var err error
 	checkout, err = roots.Checkout()
@@ -192,7 +193,7 @@ func describeFailure(ctx SpecContext) {
 	}
 	for _, args := range [][]string{
 		{"get", "nodes,nodepatch", "-o", "wide"},
-		{"-n", namespace, "get", "pods", "-o", "wide"},
+		{"get", "pods", "-A", "-o", "wide"},
 		{"-n", namespace, "logs", "-l", "app.kubernetes.io/component=manager", "--tail=60", "--prefix"},
 		{"-n", namespace, "logs", "daemonset/nodepatch-agent", "--tail=60", "--prefix", "--all-pods"},
 		{"get", "events", "--sort-by=.eventTime"},

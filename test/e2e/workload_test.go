@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"context"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"time"
@@ -45,7 +46,7 @@ func loadWorkload(ctx context.Context) {
 	dir := GinkgoT().TempDir()
 	program := filepath.Join(dir, "program")
 	build := exec.CommandContext(ctx, "go", "build", "-ldflags", "-s -w", "-o", program, "./test/e2e/workload")
-	build.Dir = checkout
+	build.Dir, build.Env = checkout, append(os.Environ(), "CGO_ENABLED=0")
 	out, err := build.CombinedOutput()
 	Expect(err).NotTo(HaveOccurred(), string(out))
 	tar := filepath.Join(dir, "workload.tar")
