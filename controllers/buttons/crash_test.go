@@ -8,7 +8,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/nodepatch/nodepatch/api/v1alpha1"
-	"github.com/nodepatch/nodepatch/test/apiserver"
+	"github.com/nodepatch/nodepatch/test/apiserver/specs"
 )
 
 // ending is what there is to see after a press.
@@ -22,7 +22,7 @@ type ending struct {
 // takeThrough presses the button on a new node while a write of the first
 // manager goes wrong. As soon as the counts are cleared the agent counts another
 // failure.
-func takeThrough(value string, victim *apiserver.Process) ending {
+func takeThrough(value string, victim *specs.Process) ending {
 	GinkgoHelper()
 	base, err := client.NewWithWatch(server.Config, client.Options{Scheme: admin.Scheme(), Mapper: admin.RESTMapper()})
 	Expect(err).NotTo(HaveOccurred())
@@ -43,7 +43,7 @@ func takeThrough(value string, victim *apiserver.Process) ending {
 			break
 		}
 		if current.Killed() {
-			current = &apiserver.Process{At: -1, Log: events}
+			current = &specs.Process{At: -1, Log: events}
 		}
 	}
 	retry := retryNow("a")
@@ -55,7 +55,7 @@ func takeThrough(value string, victim *apiserver.Process) ending {
 var _ = Describe("A manager that dies, or whose API server does", func() {
 	DescribeTable("clears once, keeps what is counted since, and answers, whichever write it happens to",
 		func(value, remembers string) {
-			undisturbed := &apiserver.Process{At: -1}
+			undisturbed := &specs.Process{At: -1}
 			want := takeThrough(value, undisturbed)
 			Expect(want.Status.Summary).To(Equal("1 failed: spam 9.0 (1 download)"))
 			Expect(want.Status.Clears).To(BeEquivalentTo(1))
@@ -65,8 +65,8 @@ var _ = Describe("A manager that dies, or whose API server does", func() {
 			Expect(want.Answers).To(ConsistOf(everything))
 			Expect(undisturbed.Writes()).To(Equal(5))
 			for number := range undisturbed.Writes() {
-				for _, mishap := range apiserver.Mishaps {
-					got := takeThrough(value, &apiserver.Process{At: number, Mishap: mishap})
+				for _, mishap := range specs.Mishaps {
+					got := takeThrough(value, &specs.Process{At: number, Mishap: mishap})
 					Expect(got).To(Equal(want), fmt.Sprintf("write %d: %s", number, mishap))
 				}
 			}

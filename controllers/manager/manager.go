@@ -96,11 +96,11 @@ func newManager(config *rest.Config, o options) (ctrl.Manager, error) {
 		}},
 		{"policy", func() error { return policy.SetupWithManager(mgr) }},
 		{"task", func() error {
-			return task.SetupWithManager(mgr, log, task.Options{Node: o.node, ClusterMaxUnavailable: o.clusterMaxUnavailable})
+			return task.SetupWithManager(mgr, log, task.Options{Node: o.node, ClusterMaxUnavailable: o.clusterMaxUnavailable, Blockers: checker})
 		}},
 		{"assignment", func() error {
 			return assignment.SetupWithManager(mgr, assignment.Options{
-				Namespace: o.namespace, Log: log, Drainer: drain.New(pods),
+				Namespace: o.namespace, Log: log, Drainer: drain.New(pods, o.namespace),
 				Hooks: hooks.New(mgr.GetClient(), mgr.GetAPIReader(), o.namespace), Coordinators: checker,
 			})
 		}},

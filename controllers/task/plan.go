@@ -13,6 +13,7 @@ import (
 
 	"github.com/nodepatch/nodepatch/api/patchlog"
 	"github.com/nodepatch/nodepatch/api/v1alpha1"
+	"github.com/nodepatch/nodepatch/controllers/blockers"
 	"github.com/nodepatch/nodepatch/controllers/policy"
 )
 
@@ -47,10 +48,7 @@ type Input struct {
 }
 
 // Block is what holds a node back.
-type Block struct {
-	// Reason in one word, one of the reasons of v1alpha1, and Message in a sentence.
-	Reason, Message string
-}
+type Block = blockers.Block
 
 // Plan is what is to be done about a task, and what is to be said about it.
 type Plan struct {

@@ -31,13 +31,14 @@ const (
 // Drainer drains nodes. It is safe for use by many goroutines, and two of them,
 // or two managers, that drain the same node do no more than one.
 type Drainer struct {
-	client kubernetes.Interface
-	clock  clock.PassiveClock
+	client    kubernetes.Interface
+	namespace string
+	clock     clock.PassiveClock
 }
 
-// New makes a Drainer.
-func New(client kubernetes.Interface) *Drainer {
-	return &Drainer{client: client, clock: clock.RealClock{}}
+// New makes a Drainer; namespace is the one of nodepatch's own pods.
+func New(client kubernetes.Interface, namespace string) *Drainer {
+	return &Drainer{client: client, namespace: namespace, clock: clock.RealClock{}}
 }
 
 // Pass looks at a node's pods once and asks for the eviction of those that may
@@ -52,7 +53,7 @@ func (d *Drainer) Pass(ctx context.Context, node string, options *v1alpha1.Drain
 	if options == nil {
 		options = &v1alpha1.DrainOptions{}
 	}
-	sorter := newSorter(options, d.clock.Now())
+	sorter := newSorter(options, d.namespace, d.clock.Now())
 	lister := &drain.Helper{
 		Ctx:                ctx,
 		Client:             d.client,

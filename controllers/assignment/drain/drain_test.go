@@ -15,6 +15,7 @@ import (
 	"k8s.io/utils/ptr"
 
 	"github.com/nodepatch/nodepatch/api/v1alpha1"
+	"github.com/nodepatch/nodepatch/test/apiserver"
 )
 
 var _ = Describe("A pass", func() {
@@ -51,11 +52,20 @@ var _ = Describe("A pass", func() {
 		})
 		s.pod("job-1", inPhase(corev1.PodSucceeded), unmanaged)
 		s.pod("job-2", inPhase(corev1.PodFailed), withEmptyDir)
-		s.pod("hook-1", unmanaged, labelled("app.kubernetes.io/name", "nodepatch"), labelled("app.kubernetes.io/component", "hook"))
 		s.pod("cache-1", labelled("app", "cache"), withEmptyDir)
 		result := s.pass(v1alpha1.DrainOptions{SkipPods: &metav1.LabelSelector{MatchLabels: map[string]string{"app": "cache"}}})
 		Expect(result).To(Equal(Result{}))
 		Expect(requests.To(s.namespace)).To(BeEmpty())
+	})
+
+	It("leaves nodepatch's own pods alone, and nobody else's that look like them", func() {
+		for _, component := range []string{"hook", "manager"} {
+			own := s.pod(component+"-"+s.node, unmanaged, func(pod *corev1.Pod) { pod.Namespace = apiserver.Namespace },
+				labelled("app.kubernetes.io/name", "nodepatch"), labelled("app.kubernetes.io/component", component))
+			DeferCleanup(func() { Expect(admin.Delete(ctx, own)).To(Succeed()) })
+		}
+		s.pod("manager-1", labelled("app.kubernetes.io/name", "nodepatch"), labelled("app.kubernetes.io/component", "manager"))
+		Expect(s.pass(v1alpha1.DrainOptions{})).To(Equal(Result{Remaining: 1, Evicted: []string{s.name("manager-1")}}))
 	})
 
 	It("waits for pods that are to end by themselves, and evicts the others", func() {

@@ -18,16 +18,17 @@ import (
 // said to be stuck.
 const stuckAfter = 30 * time.Second
 
-// hookPods selects the pods of hooks, which end by themselves. The agents are
-// pods of a DaemonSet like any others.
-var hookPods = labels.SelectorFromSet(labels.Set{
-	"app.kubernetes.io/name": "nodepatch", "app.kubernetes.io/component": "hook",
-})
+// ownPods selects nodepatch's own pods, in its own namespace. Hooks end by
+// themselves, and agents are pods of a DaemonSet like any others. A manager goes
+// down with its node, and another takes over: one that was evicted would come
+// back to the same node where there is no other, again and again.
+var ownPods = labels.SelectorFromSet(labels.Set{"app.kubernetes.io/name": "nodepatch"})
 
 // sorter tells apart what kubectl drain would evict. What it lets through is to
 // be evicted now.
 type sorter struct {
 	options    *v1alpha1.DrainOptions
+	namespace  string
 	now        time.Time
 	skip, wait labels.Selector
 	// unreadable says what is wrong with a selector. Which pods it means is not
@@ -37,8 +38,8 @@ type sorter struct {
 	ending, refused []string
 }
 
-func newSorter(options *v1alpha1.DrainOptions, now time.Time) *sorter {
-	s := &sorter{options: options, now: now}
+func newSorter(options *v1alpha1.DrainOptions, namespace string, now time.Time) *sorter {
+	s := &sorter{options: options, namespace: namespace, now: now}
 	s.skip = s.selector("drain.skipPods", options.SkipPods)
 	s.wait = s.selector("drain.waitForPods", options.WaitForPods)
 	return s
@@ -58,8 +59,9 @@ func (s *sorter) selector(field string, selector *metav1.LabelSelector) labels.S
 // mirror pods, do not come here.
 func (s *sorter) sort(pod corev1.Pod) drain.PodDeleteStatus {
 	set := labels.Set(pod.Labels)
+	own := pod.Namespace == s.namespace && ownPods.Matches(set)
 	switch {
-	case pod.Status.Phase == corev1.PodSucceeded, pod.Status.Phase == corev1.PodFailed, hookPods.Matches(set), s.skip.Matches(set):
+	case pod.Status.Phase == corev1.PodSucceeded, pod.Status.Phase == corev1.PodFailed, own, s.skip.Matches(set):
 	case pod.DeletionTimestamp != nil:
 		s.ending = append(s.ending, name(&pod)+s.stuck(&pod))
 	case s.unreadable != "":

@@ -58,7 +58,7 @@ func newDrainer(config *rest.Config) *Drainer {
 	GinkgoHelper()
 	clientset, err := kubernetes.NewForConfig(config)
 	Expect(err).NotTo(HaveOccurred())
-	return New(clientset)
+	return New(clientset, apiserver.Namespace)
 }
 
 // stage is a node of its own with a namespace of its own.
