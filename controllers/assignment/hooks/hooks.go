@@ -3,6 +3,7 @@
 package hooks
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -43,6 +44,14 @@ type Hook struct {
 	// Task that the operation belongs to, by name.
 	Task string
 }
+
+// timeout is the hook's, or the API's default.
+func (h Hook) timeout() time.Duration {
+	return cmp.Or(h.Hook.Timeout.Duration, defaultTimeout)
+}
+
+// defaultTimeout is that of a hook that was not defaulted by the API server.
+const defaultTimeout = 5 * time.Minute
 
 // Phase is how far a hook has come.
 type Phase string
@@ -121,11 +130,11 @@ func (r *Runner) Run(ctx context.Context, hook Hook) (State, error) {
 		state = failed("its pod %s was deleted before it ended", name)
 	default:
 		state, err = r.start(ctx, hook)
-		if err != nil && r.clock.Since(known.since) <= hook.Hook.Timeout.Duration {
+		if err != nil && r.clock.Since(known.since) <= hook.timeout() {
 			return State{}, err
 		}
 		if err != nil {
-			state = failed("its pod could not be made within %s: %v", hook.Hook.Timeout.Duration, err)
+			state = failed("its pod could not be made within %s: %v", hook.timeout(), err)
 		}
 	}
 	r.remember(name, state)

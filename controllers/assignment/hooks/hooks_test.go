@@ -58,6 +58,13 @@ var _ = Describe("A hook", func() {
 		Expect(podOf(pre).UID).To(Equal(pod.UID))
 	})
 
+	It("gets five minutes where nobody says how long", func() {
+		template("check")
+		pre.Hook.Timeout.Duration = 0
+		run(runner, pre)
+		Expect(podOf(pre).Spec.ActiveDeadlineSeconds).To(HaveValue(BeEquivalentTo(300)))
+	})
+
 	It("succeeds with its pod, and remains so when the pod is cleared away", func() {
 		template("check")
 		run(runner, pre)

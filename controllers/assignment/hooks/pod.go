@@ -67,7 +67,7 @@ func hookPod(hook Hook, template *corev1.PodTemplate, namespace string) *corev1.
 	maps.Copy(pod.Annotations, template.Template.Annotations)
 	pod.Annotations[operationAnnotation] = hook.OperationID
 
-	seconds := max(1, int64(math.Ceil(hook.Hook.Timeout.Duration.Seconds())))
+	seconds := max(1, int64(math.Ceil(hook.timeout().Seconds())))
 	spec := &pod.Spec
 	spec.NodeName = hook.Node
 	spec.RestartPolicy = corev1.RestartPolicyNever

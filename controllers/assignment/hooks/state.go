@@ -21,7 +21,7 @@ const (
 
 // read says how a hook stands whose pod is there.
 func (r *Runner) read(ctx context.Context, hook Hook, pod *corev1.Pod) State {
-	late := r.clock.Since(pod.CreationTimestamp.Time) > hook.Hook.Timeout.Duration+patience
+	late := r.clock.Since(pod.CreationTimestamp.Time) > hook.timeout()+patience
 	state := State{Phase: Running, Message: fmt.Sprintf("waits for its pod %s%s", pod.Name, obstacle(pod))}
 	switch {
 	case pod.Status.Phase == corev1.PodSucceeded:
@@ -52,7 +52,7 @@ func (r *Runner) timeout(ctx context.Context, hook Hook, pod *corev1.Pod) State 
 	if cause == "" && r.live.Get(ctx, client.ObjectKey{Name: hook.Node}, node) == nil && !ready(node) {
 		cause = ": its node is not Ready"
 	}
-	return failed("its pod %s did not end within %s%s", pod.Name, hook.Hook.Timeout.Duration, cause)
+	return failed("its pod %s did not end within %s%s", pod.Name, hook.timeout(), cause)
 }
 
 func ready(node *corev1.Node) bool {
