@@ -52,7 +52,8 @@ func (r *run) divide(nodes []Node) waves {
 	w.list[rest].title, w.list[last].title = "The wave of all other nodes", "The control plane"
 	for i := range nodes {
 		wave := &w.list[w.of[i]]
-		wave.open = wave.open || !nodes[i].Place.Ended()
+		// One that is given up now may yet turn out to have answered.
+		wave.open = wave.open || !nodes[i].Place.Ended() || nodes[i].Withdraw
 		if nodes[i].Disrupted {
 			wave.last = latest(wave.last, nodes[i].Since)
 		}
