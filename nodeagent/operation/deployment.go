@@ -46,6 +46,8 @@ type deployment struct {
 	Mending string `json:"mending,omitempty"`
 	// Cuts is how often a transaction was cut off.
 	Cuts int `json:"cuts,omitempty"`
+	// Began is the boot ID of the boot in which that transaction was begun.
+	Began string `json:"began,omitempty"`
 	// BootID is that of the boot in which patches were installed last.
 	BootID string `json:"bootID,omitempty"`
 	// Obstacle is what ended the downloads or transactions, if it is no patch's failure.

@@ -62,6 +62,7 @@ func (w *Worker) transact(life, ctx context.Context, d *deployment) (goOn bool) 
 	if !d.UnderWay {
 		d.Round++
 		d.UnderWay = true
+		d.Began = w.boot()
 		w.keep()
 	}
 	part := fmt.Sprintf("%s-%d", stepInstall, d.Round)
@@ -74,6 +75,10 @@ func (w *Worker) transact(life, ctx context.Context, d *deployment) (goOn bool) 
 	if ctx.Err() != nil && !resumes {
 		d.UnderWay = false // it waited for a lock, and nothing was begun
 		return true
+	}
+	if boot := w.boot(); !resumes && boot != d.Began {
+		d.Began = boot
+		w.keep()
 	}
 	got, err := manager.Install(life, targets(batch))
 	if detached(life) {
@@ -109,7 +114,7 @@ func (w *Worker) noteInstall(d *deployment, part string, batch []*item, present 
 		}
 	}
 	if len(installed) > 0 {
-		d.BootID = w.boot()
+		d.BootID = d.Began
 		w.appendAll(patchlog.PatchesInstalled(now, w.run(), w.Node, part, changes(installed)))
 	}
 	var warned []string

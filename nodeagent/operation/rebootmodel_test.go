@@ -83,6 +83,7 @@ func (m *hostModel) Hold(ctx context.Context) (func(), error) {
 		return nil, context.Cause(ctx)
 	}
 	m.held++
+	m.s.interfere()
 	return func() { m.held-- }, nil
 }
 
@@ -143,9 +144,21 @@ func (m *hostModel) ordered(ctx context.Context) {
 	}
 }
 
+// waits wants an operation that waits for a reboot to have a cause for it.
+func (m *hostModel) waits(id, why string) {
+	boot, installed := m.installedIn[id]
+	always := m.s.worker.journal.Current.Operation.Reboot == v1alpha1.RebootAlways && installed && boot == m.boot
+	if why == v1alpha1.ReasonRebootRequired && len(m.reasons) == 0 && !always {
+		m.s.t.Errorf("%s waits for a reboot, and the host needs none: %+v", id, m.s.worker.journal.Current.Wait)
+	}
+}
+
 // check compares the outcome of an operation with what it has left.
 func (m *hostModel) check(id string, o *v1alpha1.Operation) {
 	status := m.s.api.status[id]
+	if _, installed := m.installedIn[id]; installed && strings.Contains(status.Message, "nothing was installed") {
+		m.s.t.Errorf("%s has installed, and says %q", id, status.Message)
+	}
 	if o.Action != v1alpha1.ActionDeploy || o.Reboot == v1alpha1.RebootNever {
 		if len(m.orders[id]) > 0 || status.Reboots > 0 {
 			m.s.t.Errorf("%s was not to reboot: %+v", id, m.orders[id])

@@ -278,6 +278,7 @@ func (s *simulation) whileItWaits(id string) {
 		return
 	}
 	s.waited++
+	s.pm.waits(id, why)
 	o := s.assignment.Spec.Operation
 	if o == nil || s.stopped[id] {
 		return
