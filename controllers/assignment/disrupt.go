@@ -66,6 +66,15 @@ func (r *Reconciler) disrupt(ctx context.Context, name string) (ctrl.Result, err
 			}
 			return ctrl.Result{RequeueAfter: decision.After}, nil
 		}
+		if decision.Move == MoveEnter {
+			// With the conditions the API server begins to track who writes the Node: from
+			// then on a person's cordon can be told from ours.
+			if changed, err := r.applyConditions(ctx, in.Node, maintenance.Maintained, in.Assignment.Spec.Operation.Task); err != nil {
+				return ctrl.Result{}, err
+			} else if changed {
+				continue
+			}
+		}
 		if err := r.move(ctx, in, &decision); err != nil {
 			if gone(err) {
 				return ctrl.Result{RequeueAfter: afterConflict}, nil

@@ -7,7 +7,9 @@ import (
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/utils/ptr"
@@ -58,7 +60,7 @@ func runManager() {
 	apiserver.RunManager(GinkgoTB(), writes.Watch(server.Config), func(mgr ctrl.Manager) error {
 		cached = mgr.GetClient()
 		return SetupWithManager(mgr, Options{
-			Namespace: apiserver.Namespace, Log: events, Drainer: drain.New(pods),
+			Namespace: apiserver.Namespace, Log: events, Drainer: drain.New(pods, apiserver.Namespace),
 			Hooks:        hooks.New(mgr.GetClient(), mgr.GetAPIReader(), apiserver.Namespace),
 			Coordinators: blockers.New(mgr.GetAPIReader(), mgr.GetClient(), blockers.Options{}),
 		})
@@ -66,12 +68,20 @@ func runManager() {
 }
 
 // Nothing is garbage collected here, so that each spec removes what it made.
-var _ = AfterEach(func() {
+var _ = AfterEach(removeAll)
+
+func removeAll() {
+	GinkgoHelper()
 	for _, kind := range []client.Object{&v1alpha1.PatchTask{}, &v1alpha1.PatchAssignment{}, &corev1.Node{}} {
 		Expect(admin.DeleteAllOf(ctx, kind)).To(Succeed())
 	}
-	Expect(admin.DeleteAllOf(ctx, &corev1.Pod{}, client.InNamespace(apiserver.Namespace), client.GracePeriodSeconds(0))).To(Succeed())
-})
+	for _, namespace := range []string{apiserver.Namespace, metav1.NamespaceDefault} {
+		for _, kind := range []client.Object{&policyv1.PodDisruptionBudget{}, &appsv1.DaemonSet{}, &corev1.Event{}} {
+			Expect(admin.DeleteAllOf(ctx, kind, client.InNamespace(namespace))).To(Succeed())
+		}
+		Expect(admin.DeleteAllOf(ctx, &corev1.Pod{}, client.InNamespace(namespace), client.GracePeriodSeconds(0))).To(Succeed())
+	}
+}
 
 // addNode makes a Node that is Ready, with an assignment and the agent's pod.
 func addNode(name string) {
@@ -87,10 +97,10 @@ func addNode(name string) {
 }
 
 // addPod makes a pod of the agent that is ready.
-func addPod(name, node string) {
+func addPod(name, node string, owners ...metav1.OwnerReference) {
 	GinkgoHelper()
 	pod := &corev1.Pod{
-		ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: apiserver.Namespace, Labels: agents.PodLabels},
+		ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: apiserver.Namespace, Labels: agents.PodLabels, OwnerReferences: owners},
 		Spec: corev1.PodSpec{
 			NodeName:                      node,
 			Containers:                    []corev1.Container{{Name: "agent", Image: "nodepatch:dev"}},

@@ -38,7 +38,8 @@ func (v *visit) problem() (string, Question) {
 	if boot := v.Node.Status.NodeInfo.BootID; v.hasRebooted() && v.Record.BootID != "" && v.Record.BootID == boot {
 		return "The kubelet has not told of the reboot yet (boot ID " + boot + ")", AskNothing
 	}
-	if v.Presence.Agent != v1alpha1.AgentReady {
+	if v.Presence.Agent != v1alpha1.AgentReady && v.operation.Stop == "" {
+		// An agent that was taken away with its policy does not come back.
 		return v.Presence.Message, AskNothing
 	}
 	if v.Answers.DaemonSets == nil {

@@ -51,14 +51,14 @@ func Rebuild(node *corev1.Node, subject Subject, now time.Time) *Record {
 		Annotations: map[string]Change{}, Labels: map[string]Change{},
 	}
 	for _, key := range []string{ScaleDownDisabledAnnotation, DoNotDisruptAnnotation} {
-		if node.Annotations[key] == yes && ours(node, "f:metadata", "f:annotations", "f:"+key) {
+		if node.Annotations[key] == yes && !foreign(node, "f:metadata", "f:annotations", "f:"+key) {
 			record.Annotations[key] = Change{Set: yes}
 		}
 	}
-	if key := corev1.LabelNodeExcludeBalancers; node.Labels[key] == yes && ours(node, "f:metadata", "f:labels", "f:"+key) {
+	if key := corev1.LabelNodeExcludeBalancers; node.Labels[key] == yes && !foreign(node, "f:metadata", "f:labels", "f:"+key) {
 		record.Labels[key] = Change{Set: yes}
 	}
-	if node.Spec.Unschedulable && ours(node, "f:spec", "f:unschedulable") {
+	if node.Spec.Unschedulable && !foreign(node, "f:spec", "f:unschedulable") {
 		record.Cordoned = &record.Since
 	}
 	record.write(node)
@@ -104,13 +104,13 @@ func (r *Record) Enter(node *corev1.Node, preparation Preparation, now time.Time
 
 // Restore puts the Node back to what it was. An annotation or a label that has
 // not the value that it was given is somebody else's by now, and left alone; so
-// is a cordon that is no longer nodepatch's: see stillOurs. The record stays,
+// is a cordon that is no longer nodepatch's: see foreign. The record stays,
 // until Forget, as the memory of the outcome.
 func (r *Record) Restore(node *corev1.Node, now time.Time, outcome *Outcome) {
 	if r.Restored == nil {
 		node.Annotations = undo(node.Annotations, r.Annotations)
 		node.Labels = undo(node.Labels, r.Labels)
-		if r.Cordoned != nil && node.Spec.Unschedulable && stillOurs(node) {
+		if r.Cordoned != nil && node.Spec.Unschedulable && !foreign(node, "f:spec", "f:unschedulable") {
 			node.Spec.Unschedulable = false
 			r.Uncordoned = true
 		}

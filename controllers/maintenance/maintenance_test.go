@@ -72,7 +72,8 @@ func TestRestore(t *testing.T) {
 			owners:       []metav1.ManagedFieldsEntry{owner("nodepatch-manager"), owner("flux")},
 			wantCordoned: true,
 		},
-		"somebody wiped the managed fields": {},
+		"somebody wiped the managed fields":                {},
+		"nobody had applied anything when it was cordoned": {owners: []metav1.ManagedFieldsEntry{owner("before-first-apply")}},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {

@@ -8,24 +8,28 @@ import (
 	"github.com/nodepatch/nodepatch/api/v1alpha1"
 )
 
-// ours says whether nodepatch, and nobody else, owns a field of a Node. The path
-// is written as in managed fields, such as "f:spec", "f:unschedulable".
-func ours(node *corev1.Node, path ...string) bool {
-	found := owners(node, path...)
-	return len(found) == 1 && found[0] == v1alpha1.ManagerFieldOwner
-}
+// beforeFirstApply owns what an object had when server-side apply first touched it:
+// whoever wrote it.
+const beforeFirstApply = "before-first-apply"
 
-// stillOurs says whether the cordon of a node that nodepatch cordoned is still that
-// one. The API server gives the field to whoever changes it: a person who
-// uncordoned the node and cordoned it again owns it now, and one who applies it
-// from Git owns it too. What cannot be told is a person who ran kubectl cordon
-// on the node that was cordoned already: that writes nothing, and kubectl says
-// so. A Node whose managed fields somebody wiped is uncordoned.
-func stillOurs(node *corev1.Node) bool {
-	if len(node.ManagedFields) == 0 {
-		return true
+// foreign says whether somebody else than nodepatch is known to own a field of a
+// Node. The path is written as in managed fields, such as "f:spec",
+// "f:unschedulable".
+//
+// The API server gives a field to whoever changes it: a person who uncordoned a
+// node and cordoned it again owns the cordon now, and one who applies it from
+// Git owns it too. What cannot be told is a person who ran kubectl cordon on the
+// node that was cordoned already: that writes nothing, and kubectl says so.
+// Nor is anything known of a Node whose managed fields somebody wiped, or that
+// nobody has applied anything to, as the API server does not track it then: the
+// record alone counts.
+func foreign(node *corev1.Node, path ...string) bool {
+	for _, owner := range owners(node, path...) {
+		if owner != v1alpha1.ManagerFieldOwner && owner != beforeFirstApply {
+			return true
+		}
 	}
-	return ours(node, "f:spec", "f:unschedulable")
+	return false
 }
 
 // owners are the managers of a field.

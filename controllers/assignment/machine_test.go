@@ -1,0 +1,423 @@
+package assignment
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/sets"
+	clocktesting "k8s.io/utils/clock/testing"
+	"k8s.io/utils/ptr"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/nodepatch/nodepatch/api/v1alpha1"
+	"github.com/nodepatch/nodepatch/controllers/agents"
+	"github.com/nodepatch/nodepatch/controllers/assignment/drain"
+	"github.com/nodepatch/nodepatch/controllers/assignment/hooks"
+	"github.com/nodepatch/nodepatch/controllers/blockers"
+	"github.com/nodepatch/nodepatch/test/apiserver"
+	"github.com/nodepatch/nodepatch/test/apiserver/specs"
+)
+
+// machine plays what a node itself does, its kubelet and its agent, against the
+// real API server, and has a manager take the node through its disruption.
+type machine struct {
+	name  string
+	task  *v1alpha1.PatchTask
+	clock *clocktesting.FakeClock
+	// process is the manager's life.
+	process *specs.Process
+	r       *Reconciler
+	// reboots says that what is installed wants a reboot.
+	reboots bool
+	// hangs are what does not happen: pods that end, an install, a reboot, an
+	// agent that says anything, the DaemonSet's pod getting ready.
+	hangs sets.Set[string]
+	// hooksFail are the hooks that fail.
+	hooksFail sets.Set[string]
+	// outcome is what the agent ends with if not Done.
+	outcome v1alpha1.AgentStatus
+	// raises are the steps that the agent saw itself let go to.
+	raises []v1alpha1.Step
+	// frozen keeps the time from going on.
+	frozen bool
+	// boots counts the boots of the host.
+	boots int
+}
+
+var machines int
+
+// newMachine makes a node with two pods of a workload, one of a DaemonSet, and an
+// agent that waits to install; its task has admitted it.
+func newMachine(template v1alpha1.TaskTemplate, changes ...func(*corev1.Node)) *machine {
+	GinkgoHelper()
+	machines++
+	m := &machine{
+		name: fmt.Sprint("machine-", machines), reboots: true, boots: 1,
+		clock:   clocktesting.NewFakeClock(time.Now().Truncate(time.Second)),
+		process: &specs.Process{At: -1, Log: events},
+		hangs:   sets.New[string](), hooksFail: sets.New[string](),
+	}
+	node, err := server.CreateNode(ctx, m.name, nil)
+	Expect(err).NotTo(HaveOccurred())
+	for _, change := range changes {
+		change(node)
+	}
+	Expect(admin.Update(ctx, node)).To(Succeed())
+	m.changeNode(func(node *corev1.Node) { node.Status.NodeInfo.BootID = "boot-1" })
+	m.addAgent()
+	m.pod("web-1", metav1.OwnerReference{APIVersion: "apps/v1", Kind: "ReplicaSet", Name: "web", UID: "web", Controller: ptr.To(true)})
+	m.pod("web-2", metav1.OwnerReference{APIVersion: "apps/v1", Kind: "ReplicaSet", Name: "web", UID: "web", Controller: ptr.To(true)})
+	m.daemonSet("proxy")
+
+	template.Action = v1alpha1.ActionDeploy
+	m.task = addTask("task-" + m.name)
+	m.task.Status.Template = &template
+	m.task.Status.Phase = v1alpha1.TaskRunning
+	Expect(admin.Status().Update(ctx, m.task)).To(Succeed())
+	now := metav1.NewTime(m.clock.Now())
+	Expect(admin.Create(ctx, &v1alpha1.PatchAssignment{
+		ObjectMeta: metav1.ObjectMeta{Name: m.name},
+		Spec: v1alpha1.PatchAssignmentSpec{Policy: "workers", Operation: &v1alpha1.Operation{
+			ID: string(m.task.UID), Task: m.task.Name, Step: v1alpha1.StepDownloading, Action: v1alpha1.ActionDeploy,
+			Reboot: v1alpha1.RebootIfRequired, AdmittedAt: &now, AssignedAt: now, Deadline: now,
+		}},
+	})).To(Succeed())
+	m.say(v1alpha1.StepWaiting, v1alpha1.ReasonReadyToInstall)
+	m.boot()
+	return m
+}
+
+// boot starts a manager that knows nothing.
+func (m *machine) boot() {
+	GinkgoHelper()
+	base, err := client.NewWithWatch(server.Config, client.Options{Scheme: admin.Scheme(), Mapper: admin.RESTMapper()})
+	Expect(err).NotTo(HaveOccurred())
+	c := m.process.Client(base, nil)
+	m.r = &Reconciler{
+		Client: c, Live: c, Namespace: apiserver.Namespace, Log: m.process, Clock: m.clock,
+		Drainer: drain.New(pods, apiserver.Namespace), Hooks: hooks.New(c, c, apiserver.Namespace),
+		Coordinators: blockers.New(c, c, blockers.Options{}),
+	}
+}
+
+// addAgent makes the pod of the agent, as its DaemonSet does.
+func (m *machine) addAgent() {
+	GinkgoHelper()
+	set := &appsv1.DaemonSet{
+		ObjectMeta: metav1.ObjectMeta{Namespace: apiserver.Namespace, Name: agents.Name},
+		Spec: appsv1.DaemonSetSpec{
+			Selector: &metav1.LabelSelector{MatchLabels: agents.PodLabels},
+			Template: corev1.PodTemplateSpec{
+				ObjectMeta: metav1.ObjectMeta{Labels: agents.PodLabels},
+				Spec:       corev1.PodSpec{Containers: []corev1.Container{{Name: "agent", Image: "nodepatch:dev"}}},
+			},
+		},
+	}
+	if err := admin.Create(ctx, set); err != nil {
+		Expect(client.IgnoreAlreadyExists(err)).To(Succeed())
+		Expect(admin.Get(ctx, client.ObjectKeyFromObject(set), set)).To(Succeed())
+	}
+	addPod("agent-"+m.name, m.name, *metav1.NewControllerRef(set, appsv1.SchemeGroupVersion.WithKind("DaemonSet")))
+}
+
+// pod makes a running pod on the node that somebody owns.
+func (m *machine) pod(name string, owner metav1.OwnerReference) {
+	GinkgoHelper()
+	pod := &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace: metav1.NamespaceDefault, Name: m.name + "-" + name,
+			Labels: map[string]string{"app": m.name + "-" + owner.Name}, OwnerReferences: []metav1.OwnerReference{owner},
+		},
+		Spec: corev1.PodSpec{
+			NodeName: m.name, Containers: []corev1.Container{{Name: "c", Image: "c"}}, AutomountServiceAccountToken: ptr.To(false),
+		},
+	}
+	Expect(admin.Create(ctx, pod)).To(Succeed())
+	m.setPod(pod, corev1.PodRunning, corev1.ConditionTrue)
+}
+
+func (*machine) setPod(pod *corev1.Pod, phase corev1.PodPhase, ready corev1.ConditionStatus) {
+	GinkgoHelper()
+	pod.Status.Phase = phase
+	pod.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodReady, Status: ready}}
+	Expect(admin.Status().Update(ctx, pod)).To(Succeed())
+}
+
+// daemonSet makes a DaemonSet with its pod on the node.
+func (m *machine) daemonSet(name string) {
+	GinkgoHelper()
+	labels := map[string]string{"app": m.name + "-" + name}
+	set := &appsv1.DaemonSet{
+		ObjectMeta: metav1.ObjectMeta{Namespace: metav1.NamespaceDefault, Name: m.name + "-" + name},
+		Spec: appsv1.DaemonSetSpec{
+			Selector: &metav1.LabelSelector{MatchLabels: labels},
+			Template: corev1.PodTemplateSpec{
+				ObjectMeta: metav1.ObjectMeta{Labels: labels},
+				Spec:       corev1.PodSpec{Containers: []corev1.Container{{Name: "c", Image: "c"}}},
+			},
+		},
+	}
+	Expect(admin.Create(ctx, set)).To(Succeed())
+	m.pod(name, *metav1.NewControllerRef(set, appsv1.SchemeGroupVersion.WithKind("DaemonSet")))
+}
+
+// round lets the manager look once, then the node do what follows. Without
+// anything to do time goes on to when the manager wants to look again.
+func (m *machine) round() (ctrl.Result, error) {
+	GinkgoHelper()
+	result, err := m.look()
+	if moved := m.kubelet() || m.agent(); !moved && err == nil && result.RequeueAfter > 0 && !m.frozen {
+		m.clock.Step(result.RequeueAfter)
+	}
+	return result, err
+}
+
+func (m *machine) look() (ctrl.Result, error) {
+	assignment := &v1alpha1.PatchAssignment{}
+	var result ctrl.Result
+	err := admin.Get(ctx, client.ObjectKey{Name: m.name}, assignment)
+	if err == nil {
+		result, err = m.r.Reconcile(ctx, assignment)
+	}
+	if client.IgnoreNotFound(err) != nil {
+		return result, err
+	}
+	left, err := Leaver{m.r}.Reconcile(ctx, ctrl.Request{NamespacedName: client.ObjectKey{Name: m.name}})
+	if result.RequeueAfter == 0 || left.RequeueAfter > 0 && left.RequeueAfter < result.RequeueAfter {
+		result = left
+	}
+	return result, err
+}
+
+// until lets rounds go by until a state is reached.
+func (m *machine) until(what string, reached func() bool) {
+	GinkgoHelper()
+	for range 300 {
+		if reached() {
+			return
+		}
+		_, err := m.round()
+		Expect(err).NotTo(HaveOccurred())
+	}
+	Fail(fmt.Sprintf("%s: not reached %s; the manager says %+v, the agent %+v, the verdicts are %+v", m.name, what,
+		m.assignment().Status.Controller, m.assignment().Status.Agent, m.assignment().Spec.Verdicts))
+}
+
+// over says whether the verdict was given and the Node let go.
+func (m *machine) over() bool {
+	return m.assignment().Spec.Operation == nil && !carriesRecord(m.node())
+}
+
+// said says whether the manager says that it is at a step.
+func (m *machine) said(step v1alpha1.Step) func() bool {
+	return func() bool {
+		controller := m.assignment().Status.Controller
+		return controller != nil && controller.Step == step
+	}
+}
+
+// kubelet ends pods that are deleted, and runs those of hooks.
+func (m *machine) kubelet() (moved bool) {
+	GinkgoHelper()
+	for _, pod := range m.pods() {
+		switch {
+		case pod.DeletionTimestamp != nil && !m.hangs.Has("pods"):
+			Expect(admin.Delete(ctx, &pod, client.GracePeriodSeconds(0))).To(Succeed())
+			moved = true
+		case pod.Labels["app.kubernetes.io/component"] == "hook" && pod.Status.Phase == corev1.PodPending && !m.hangs.Has("hooks"):
+			phase, code := corev1.PodSucceeded, int32(0)
+			if m.hooksFail.Has(pod.Labels["nodepatch.io/hook"]) {
+				phase, code = corev1.PodFailed, 3
+			}
+			pod.Status.ContainerStatuses = []corev1.ContainerStatus{{Name: "hook", State: corev1.ContainerState{
+				Terminated: &corev1.ContainerStateTerminated{ExitCode: code, FinishedAt: metav1.Now()},
+			}}}
+			m.setPod(&pod, phase, corev1.ConditionFalse)
+			moved = true
+		}
+	}
+	return moved
+}
+
+// agent does the next thing that the node's agent and its host do.
+func (m *machine) agent() (moved bool) {
+	GinkgoHelper()
+	assignment := &v1alpha1.PatchAssignment{}
+	err := admin.Get(ctx, client.ObjectKey{Name: m.name}, assignment)
+	Expect(client.IgnoreNotFound(err)).To(Succeed())
+	operation, said := assignment.Spec.Operation, assignment.Status.Agent
+	if err != nil || operation == nil || operation.ID != string(m.task.UID) || said.Step.Ended() || m.hangs.Has("agent") {
+		return false
+	}
+	waits := said.Step == v1alpha1.StepWaiting
+	switch {
+	case operation.Stop != "" && said.Step != v1alpha1.StepRebooting:
+		m.say(v1alpha1.StepStopped, v1alpha1.ReasonAborted)
+	case waits && said.Reason == v1alpha1.ReasonReadyToInstall && operation.Step == v1alpha1.StepInstalling:
+		m.raises = append(m.raises, operation.Step)
+		m.say(v1alpha1.StepInstalling, "")
+	case said.Step == v1alpha1.StepInstalling && !m.hangs.Has("install"):
+		if m.reboots {
+			m.say(v1alpha1.StepWaiting, v1alpha1.ReasonRebootRequired)
+		} else {
+			m.end()
+		}
+	case waits && said.Reason == v1alpha1.ReasonRebootRequired && operation.Step == v1alpha1.StepRebooting:
+		m.raises = append(m.raises, operation.Step)
+		m.mayReboot()
+		m.say(v1alpha1.StepRebooting, "")
+	case said.Step == v1alpha1.StepRebooting:
+		return m.host()
+	default:
+		return false
+	}
+	return true
+}
+
+// mayReboot checks what must be so whenever a node reboots.
+func (m *machine) mayReboot() {
+	GinkgoHelper()
+	if m.task.Status.Template.Drain.When == v1alpha1.DrainNever {
+		return
+	}
+	Expect(m.node().Spec.Unschedulable).To(BeTrue(), "a node that reboots is cordoned")
+	Expect(m.workload()).To(BeEmpty(), "a node that reboots is drained")
+}
+
+// host goes down, comes up, and has its agent say so.
+func (m *machine) host() (moved bool) {
+	GinkgoHelper()
+	ready := m.node().Status.Conditions[0].Status == corev1.ConditionTrue
+	switch back := m.node().Status.NodeInfo.BootID != "boot-1"; {
+	case back:
+		m.end()
+	case ready:
+		m.changeNode(func(node *corev1.Node) { node.Status.Conditions[0].Status = corev1.ConditionUnknown })
+	case m.hangs.Has("reboot"):
+		return false
+	default:
+		m.boots++
+		m.changeNode(func(node *corev1.Node) {
+			node.Status.Conditions[0].Status = corev1.ConditionTrue
+			node.Status.NodeInfo.BootID = fmt.Sprint("boot-", m.boots)
+		})
+	}
+	return true
+}
+
+// end is the agent's last word.
+func (m *machine) end() {
+	GinkgoHelper()
+	step := m.outcome.Step
+	if step == "" {
+		step = v1alpha1.StepDone
+	}
+	assignment := m.assignment()
+	assignment.Status.Agent = &v1alpha1.AgentStatus{
+		OperationID: string(m.task.UID), Task: m.task.Name, Step: step, Reason: m.outcome.Reason, Message: m.outcome.Message,
+		Counts: &v1alpha1.PatchCounts{Installed: 3}, Reboots: int32(m.boots - 1),
+	}
+	Expect(admin.Status().Update(ctx, assignment)).To(Succeed())
+}
+
+// say is what the agent says on its way.
+func (m *machine) say(step v1alpha1.Step, reason string) {
+	GinkgoHelper()
+	assignment := m.assignment()
+	assignment.Status.Agent = &v1alpha1.AgentStatus{
+		OperationID: string(m.task.UID), Task: m.task.Name, Step: step, Reason: reason,
+		Counts: &v1alpha1.PatchCounts{Missing: 3, Downloaded: 3}, Reboots: int32(m.boots - 1),
+	}
+	Expect(admin.Status().Update(ctx, assignment)).To(Succeed())
+}
+
+func (m *machine) assignment() *v1alpha1.PatchAssignment {
+	GinkgoHelper()
+	return assignmentNow(m.name)
+}
+
+func (m *machine) node() *corev1.Node {
+	GinkgoHelper()
+	node := &corev1.Node{}
+	Expect(admin.Get(ctx, client.ObjectKey{Name: m.name}, node)).To(Succeed())
+	return node
+}
+
+// changeNode changes the Node's status, as the kubelet does.
+func (m *machine) changeNode(change func(*corev1.Node)) {
+	GinkgoHelper()
+	node := m.node()
+	patch := client.StrategicMergeFrom(node.DeepCopy())
+	change(node)
+	Expect(admin.Status().Patch(ctx, node, patch)).To(Succeed())
+}
+
+// kubectl changes the Node as a person does.
+func (m *machine) kubectl(change func(*corev1.Node)) {
+	GinkgoHelper()
+	node := m.node()
+	patch := client.StrategicMergeFrom(node.DeepCopy())
+	change(node)
+	Expect(admin.Patch(ctx, node, patch, client.FieldOwner("kubectl"))).To(Succeed())
+}
+
+func (m *machine) pods() []corev1.Pod {
+	GinkgoHelper()
+	var list corev1.PodList
+	Expect(admin.List(ctx, &list, client.MatchingFields{podNodeField: m.name})).To(Succeed())
+	return list.Items
+}
+
+// workload are the pods that a drain is about.
+func (m *machine) workload() []string {
+	GinkgoHelper()
+	var names []string
+	for _, pod := range m.pods() {
+		if strings.HasPrefix(pod.Name, m.name+"-web") {
+			names = append(names, pod.Name)
+		}
+	}
+	return names
+}
+
+// verdict is the only one; more are a mistake.
+func (m *machine) verdict() v1alpha1.EndedOperation {
+	GinkgoHelper()
+	verdicts := m.assignment().Spec.Verdicts
+	Expect(verdicts).To(HaveLen(1), "a node gets one verdict")
+	return verdicts[0]
+}
+
+// logged are the reasons of the patch log's entries about the node.
+func (m *machine) logged() []string {
+	GinkgoHelper()
+	var list corev1.EventList
+	Expect(admin.List(ctx, &list, client.InNamespace(metav1.NamespaceDefault), client.MatchingLabels{v1alpha1.NodeLabel: m.name})).To(Succeed())
+	var reasons []string
+	for i := range list.Items {
+		reasons = append(reasons, list.Items[i].Reason)
+	}
+	slices.Sort(reasons)
+	return reasons
+}
+
+// untouched checks that nothing of the disruption is left on the Node.
+func (m *machine) untouched(before *corev1.Node) {
+	GinkgoHelper()
+	node := m.node()
+	Expect(node.Annotations).To(Equal(before.Annotations))
+	Expect(node.Labels).To(Equal(before.Labels))
+	Expect(node.Spec.Unschedulable).To(Equal(before.Spec.Unschedulable))
+	Expect(node.Status.Conditions).To(HaveLen(len(before.Status.Conditions)), "no condition of ours is left")
+	for _, pod := range m.pods() {
+		Expect(pod.Labels).NotTo(HaveKeyWithValue("app.kubernetes.io/component", "hook"), "no pod of a hook is left")
+	}
+}
