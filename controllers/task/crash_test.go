@@ -12,8 +12,11 @@ import (
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/intstr"
 	testingclock "k8s.io/utils/clock/testing"
+	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
 
@@ -46,6 +49,7 @@ type process struct {
 	killed bool
 	given  map[string]int
 	told   map[string]int
+	let    map[string]int
 }
 
 func (p *process) write(what string, do func() error) error {
@@ -104,9 +108,12 @@ func (p *process) client() client.Client {
 			return p.write("assignment "+object.GetName(), func() error {
 				err := c.Patch(ctx, object, patch, options...)
 				if assignment, ok := object.(*v1alpha1.PatchAssignment); ok && err == nil && assignment.Spec.Operation != nil {
-					if assignment.Spec.Operation.Stop != "" {
+					switch operation := assignment.Spec.Operation; {
+					case operation.Stop != "":
 						p.told[object.GetName()]++
-					} else {
+					case operation.AdmittedAt != nil:
+						p.let[object.GetName()]++
+					default:
 						p.given[object.GetName()]++
 					}
 				}
@@ -116,6 +123,11 @@ func (p *process) client() client.Client {
 		SubResourcePatch: func(ctx context.Context, c client.Client, subresource string, object client.Object, patch client.Patch, options ...client.SubResourcePatchOption) error {
 			return p.write("status "+object.GetName(), func() error {
 				return c.SubResource(subresource).Patch(ctx, object, patch, options...)
+			})
+		},
+		SubResourceApply: func(ctx context.Context, c client.Client, subresource string, object runtime.ApplyConfiguration, options ...client.SubResourceApplyOption) error {
+			return p.write("why a node waits", func() error {
+				return c.SubResource(subresource).Apply(ctx, object, options...)
 			})
 		},
 	})
@@ -133,6 +145,10 @@ type ending struct {
 	Operations map[string]bool
 	Given      map[string]int
 	Told       map[string]int
+	// Let counts how often each node was admitted, and Waits what is left in the
+	// assignments about why nodes wait.
+	Let   map[string]int
+	Waits map[string]string
 }
 
 // story is what happens to a task besides its manager.
@@ -190,6 +206,42 @@ var stopping = story{
 	},
 }
 
+// rollout is a deployment over three nodes, one at a time: one is done, the second
+// fails, which halts it, and the third is told to end while it waits.
+var rollout = story{
+	nodes: []string{"a-done", "b-fails", "c-waits"},
+	begin: func() {
+		addTask("scan-now", deploy(3), func(task *v1alpha1.PatchTask) {
+			task.Spec.Template.Rollout.MaxUnavailable = ptr.To(intstr.FromInt(1))
+			task.Spec.Template.Rollout.MaxFailures = ptr.To[int32](0)
+		})
+	},
+	happen: func() {
+		names := []string{"a-done", "b-fails", "c-waits"}
+		for _, node := range names {
+			// All are ready at the same time, so that it goes by name whatever happens.
+			if given := assignmentNow(node); given.Spec.Operation == nil && len(given.Spec.Verdicts) == 0 {
+				return
+			}
+		}
+		for _, node := range names {
+			given := assignmentNow(node)
+			operation := given.Spec.Operation
+			switch {
+			case operation == nil:
+			case operation.AdmittedAt != nil && node == "b-fails":
+				judge(node, v1alpha1.StepFailed, v1alpha1.ReasonDrainTimeout)
+			case operation.AdmittedAt != nil:
+				judge(node, v1alpha1.StepDone, v1alpha1.ReasonVerified)
+			case given.Status.Agent == nil:
+				wait(node, 3)
+			case operation.Stop != "" && !given.Status.Agent.Step.Ended():
+				answer(node, v1alpha1.StepStopped, 3)
+			}
+		}
+	},
+}
+
 // takeThrough takes a task through a story in which the write of the number goes wrong.
 func takeThrough(story story, number int, mishap mishap) (ending, *process) {
 	GinkgoHelper()
@@ -197,8 +249,8 @@ func takeThrough(story story, number int, mishap mishap) (ending, *process) {
 	addNodes(story.nodes...)
 	story.begin()
 	clock := testingclock.NewFakePassiveClock(time.Now().Truncate(time.Second))
-	given, told := map[string]int{}, map[string]int{}
-	victim := &process{at: number, mishap: mishap, given: given, told: told}
+	given, told, let := map[string]int{}, map[string]int{}, map[string]int{}
+	victim := &process{at: number, mishap: mishap, given: given, told: told, let: let}
 	r := &Reconciler{Client: victim.client(), Log: victim, Clock: clock}
 	current := victim
 
@@ -208,7 +260,7 @@ func takeThrough(story story, number int, mishap mishap) (ending, *process) {
 			break
 		}
 		if current.killed {
-			current = &process{mishap: none, given: given, told: told}
+			current = &process{mishap: none, given: given, told: told, let: let}
 			r = &Reconciler{Client: current.client(), Log: current, Clock: clock}
 		}
 		result, err := r.Reconcile(ctx, requestFor("scan-now"))
@@ -226,6 +278,7 @@ func takeThrough(story story, number int, mishap mishap) (ending, *process) {
 		Phase: task.Status.Phase, Message: task.Status.Message, Nodes: *task.Status.Nodes,
 		Failures: task.Status.Failures, Log: logged(task), Events: written(),
 		Operations: map[string]bool{}, Given: given, Told: told,
+		Let: let, Waits: map[string]string{},
 	}
 	slices.Sort(end.Log)
 	for _, condition := range task.Status.Conditions {
@@ -233,6 +286,9 @@ func takeThrough(story story, number int, mishap mishap) (ending, *process) {
 	}
 	for _, node := range story.nodes {
 		end.Operations[node] = assignmentNow(node).Spec.Operation != nil
+		if says := saysWait(node); says != "" {
+			end.Waits[node] = says
+		}
 	}
 	removeAll()
 	return end, victim
@@ -249,7 +305,7 @@ var _ = Describe("A manager that dies, or whose API server does", func() {
 			"NodeTimedOut silent", "NodeUnreachable away", "TaskFailed", "TaskStarted",
 		}))
 		Expect(writes).To(BeNumerically(">", 8))
-		disturb(scan, writes, want)
+		disturb(scan, mishaps, writes, want)
 	})
 
 	It("stops a run as if nothing had happened, in the words of the first press", func() {
@@ -261,7 +317,21 @@ var _ = Describe("A manager that dies, or whose API server does", func() {
 		Expect(want.Told).To(Equal(map[string]int{"a-finishes": 1, "b-obeys": 1}))
 		Expect(want.Operations).To(Equal(map[string]bool{"a-finishes": true, "b-obeys": true, "c-leaves": false, "d-waits": false}))
 		Expect(want.Events).To(Equal([]string{"NodeUnreachable c-leaves", "TaskStarted", "TaskStopped"}))
-		disturb(stopping, writes, want)
+		disturb(stopping, telling, writes, want)
+	})
+
+	It("rolls out as if nothing had happened, and halts where it has to", func() {
+		want, writes := undisturbed(rollout)
+		Expect(want.Phase).To(Equal(v1alpha1.TaskFailed))
+		Expect(want.Message).To(Equal("More nodes failed than rollout.maxFailures allows (0): b-fails (DrainTimeout); " +
+			"mend what failed there, then start another task: 1 of 3 nodes patched, 1 failed, 1 stopped after 2 of 5 patches"))
+		Expect(want.Given).To(Equal(map[string]int{"a-done": 1, "b-fails": 1, "c-waits": 1}))
+		Expect(want.Let).To(Equal(map[string]int{"a-done": 1, "b-fails": 1}))
+		Expect(want.Told).To(Equal(map[string]int{"c-waits": 1}))
+		Expect(want.Waits).To(BeEmpty())
+		Expect(want.Events).To(Equal([]string{"TaskFailed", "TaskStarted"}))
+		Expect(writes).To(BeNumerically(">", 10))
+		disturb(rollout, telling, writes, want)
 	})
 
 	It("sees the answer that comes while it gives a node up", func() {
@@ -315,12 +385,19 @@ func undisturbed(story story) (ending, int) {
 	return end, process.writes
 }
 
-// disturb goes through a story with every mishap at every write.
-func disturb(story story, writes int, want ending) {
+// mishaps are all of them, and telling are those that are enough where another
+// story has gone through all: of the others, too, nothing comes to the API server.
+var (
+	mishaps = []mishap{killedBefore, killedAfter, refused, conflict, answerLost}
+	telling = []mishap{killedAfter, conflict, answerLost}
+)
+
+// disturb goes through a story with each of some mishaps at every write.
+func disturb(story story, mishaps []mishap, writes int, want ending) {
 	GinkgoHelper()
 	var points []string
 	for number := range writes {
-		for _, mishap := range []mishap{killedBefore, killedAfter, refused, conflict, answerLost} {
+		for _, mishap := range mishaps {
 			got, victim := takeThrough(story, number, mishap)
 			point := fmt.Sprintf("write %d (%s): %s", number, victim.what, mishap)
 			points = append(points, point)

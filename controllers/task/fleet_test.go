@@ -15,6 +15,7 @@ import (
 
 	"github.com/nodepatch/nodepatch/api/v1alpha1"
 	"github.com/nodepatch/nodepatch/controllers/assignment"
+	"github.com/nodepatch/nodepatch/controllers/blockers"
 	"github.com/nodepatch/nodepatch/controllers/policy"
 )
 
@@ -104,7 +105,7 @@ func (f *fleet) newTask(i int, pool string) v1alpha1.PatchTask {
 }
 
 // input is what a task's decision depends on; known are the answers about blockers.
-func (f *fleet) input(task *v1alpha1.PatchTask, known map[string]*Block) Input {
+func (f *fleet) input(task *v1alpha1.PatchTask, known map[string]*blockers.Block) Input {
 	in := Input{
 		Now: f.now, Task: task, Policies: f.policies, Nodes: f.nodes, Assignments: f.given, Tasks: f.tasks,
 		Membership: policy.Govern(f.policies, f.nodes), Finished: sets.New[string](),
@@ -121,13 +122,13 @@ func (f *fleet) input(task *v1alpha1.PatchTask, known map[string]*Block) Input {
 // look decides about a task and carries it out, as the reconciler does: it asks
 // about blockers as often as it may, and may be killed between any two writes.
 func (f *fleet) look(task *v1alpha1.PatchTask) (next time.Time) {
-	known := map[string]*Block{}
+	known := map[string]*blockers.Block{}
 	plan := Decide(f.input(task, known))
 	for range 5 {
 		for _, name := range plan.Asks {
 			known[name] = nil
 			if f.blocked[name] {
-				known[name] = &Block{Reason: v1alpha1.ReasonBlockedByPod, Message: "A pod"}
+				known[name] = &blockers.Block{Reason: v1alpha1.ReasonBlockedByPod, Message: "A pod"}
 			}
 		}
 		plan = Decide(f.input(task, known))

@@ -11,6 +11,7 @@ import (
 
 	"github.com/nodepatch/nodepatch/api/v1alpha1"
 	"github.com/nodepatch/nodepatch/controllers/assignment"
+	"github.com/nodepatch/nodepatch/controllers/blockers"
 )
 
 // gateTest is what is known about nodes that wait, and which of them may go on.
@@ -267,14 +268,14 @@ func TestGate(t *testing.T) {
 }
 
 func TestGateAsksAboutBlockersLast(t *testing.T) {
-	pod := &Block{Reason: v1alpha1.ReasonBlockedByPod, Message: "The pod batch/job-1 runs on it"}
-	blocks := func(known map[string]*Block) func(*Input) {
+	pod := &blockers.Block{Reason: v1alpha1.ReasonBlockedByPod, Message: "The pod batch/job-1 runs on it"}
+	blocks := func(known map[string]*blockers.Block) func(*Input) {
 		return func(in *Input) { in.Blocks = known }
 	}
 	blocked := "BlockedByPod: The pod batch/job-1 runs on it"
 	tests := map[string]gateTest{
 		"only about nodes that would be admitted": {
-			most: 2, waiting: []string{"a", "b", "c"}, change: blocks(map[string]*Block{}),
+			most: 2, waiting: []string{"a", "b", "c"}, change: blocks(map[string]*blockers.Block{}),
 			wantAsks: []string{"a", "b"},
 			wantWaits: map[string]string{
 				"c": "Budget: As many nodes of the policy workers are unavailable, for whatever cause, as rollout.maxUnavailable allows (2)",
@@ -282,17 +283,17 @@ func TestGateAsksAboutBlockersLast(t *testing.T) {
 			wantNext: epoch.Add(time.Minute + time.Second),
 		},
 		"a node with nothing in its way goes on": {
-			waiting: []string{"a", "b"}, change: blocks(map[string]*Block{"a": nil}),
+			waiting: []string{"a", "b"}, change: blocks(map[string]*blockers.Block{"a": nil}),
 			wantGo: []string{"a"}, wantWaits: map[string]string{"b": budgetSpent},
 		},
 		"one that is blocked leaves its place to the next, and is asked about again": {
-			waiting: []string{"a", "b", "c"}, change: blocks(map[string]*Block{"a": pod}),
+			waiting: []string{"a", "b", "c"}, change: blocks(map[string]*blockers.Block{"a": pod}),
 			wantAsks:  []string{"b"},
 			wantWaits: map[string]string{"a": blocked, "c": budgetSpent},
 			wantNext:  epoch.Add(time.Minute + time.Second),
 		},
 		"all are blocked": {
-			waiting: []string{"a", "b"}, change: blocks(map[string]*Block{"a": pod, "b": pod}),
+			waiting: []string{"a", "b"}, change: blocks(map[string]*blockers.Block{"a": pod, "b": pod}),
 			wantWaits: map[string]string{"a": blocked, "b": blocked},
 			wantNext:  epoch.Add(time.Minute + 15*time.Second),
 		},

@@ -11,6 +11,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/nodepatch/nodepatch/api/v1alpha1"
+	"github.com/nodepatch/nodepatch/controllers/blockers"
 )
 
 const (
@@ -29,12 +30,12 @@ const (
 type Blockers interface {
 	// Check is what holds a node back, nil if nothing does. What cannot be found
 	// out holds it back, too.
-	Check(ctx context.Context, node *corev1.Node, blockers *v1alpha1.Blockers) *Block
+	Check(ctx context.Context, node *corev1.Node, asked *v1alpha1.Blockers) *blockers.Block
 }
 
 // obstacle is what the blockers said about a node that is blocked, and when.
 type obstacle struct {
-	block *Block
+	block *blockers.Block
 	at    time.Time
 }
 
@@ -42,11 +43,11 @@ type obstacle struct {
 // time ago stay so without being asked about again; that a node is not blocked is
 // forgotten after the pass.
 type inquiry struct {
-	r        *Reconciler
-	blockers *v1alpha1.Blockers
-	memory   *memory
-	blocks   map[string]*Block
-	left     int
+	r      *Reconciler
+	asked  *v1alpha1.Blockers
+	memory *memory
+	blocks map[string]*blockers.Block
+	left   int
 }
 
 func (r *Reconciler) inquire(template *v1alpha1.TaskTemplate, memory *memory) *inquiry {
@@ -54,7 +55,7 @@ func (r *Reconciler) inquire(template *v1alpha1.TaskTemplate, memory *memory) *i
 		return &inquiry{}
 	}
 	return &inquiry{
-		r: r, blockers: template.Blockers, memory: memory,
+		r: r, asked: template.Blockers, memory: memory,
 		blocks: memory.blocked(r.Clock.Now()), left: asksPerPass,
 	}
 }
@@ -74,7 +75,7 @@ func (q *inquiry) about(ctx context.Context, plan *Plan) {
 			continue
 		}
 		group.Go(func() error {
-			block := q.r.Blockers.Check(ctx, node.object, q.blockers)
+			block := q.r.Blockers.Check(ctx, node.object, q.asked)
 			q.memory.answered(node.Name, block, q.r.Clock.Now())
 			mutex.Lock()
 			defer mutex.Unlock()
@@ -87,7 +88,7 @@ func (q *inquiry) about(ctx context.Context, plan *Plan) {
 
 // blocked are the nodes that are known to be blocked, except for some of those
 // of which that has to be found out anew, the oldest first.
-func (m *memory) blocked(now time.Time) map[string]*Block {
+func (m *memory) blocked(now time.Time) map[string]*blockers.Block {
 	m.mutex.Lock()
 	defer m.mutex.Unlock()
 	var old []string
@@ -102,7 +103,7 @@ func (m *memory) blocked(now time.Time) map[string]*Block {
 	for _, name := range old[:min(len(old), asksAgain)] {
 		delete(m.obstacles, name)
 	}
-	blocks := make(map[string]*Block, len(m.obstacles))
+	blocks := make(map[string]*blockers.Block, len(m.obstacles))
 	for name, known := range m.obstacles {
 		blocks[name] = known.block
 	}
@@ -110,7 +111,7 @@ func (m *memory) blocked(now time.Time) map[string]*Block {
 }
 
 // answered remembers what the blockers said about a node.
-func (m *memory) answered(name string, block *Block, at time.Time) {
+func (m *memory) answered(name string, block *blockers.Block, at time.Time) {
 	m.mutex.Lock()
 	defer m.mutex.Unlock()
 	if block == nil {

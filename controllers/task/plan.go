@@ -44,11 +44,8 @@ type Input struct {
 	// Blocks are what is known about the blockers of nodes, by the name of the
 	// node: nil, if nothing holds it back. A node that is not in it has to be
 	// asked about first. No map means that there is nobody to ask.
-	Blocks map[string]*Block
+	Blocks map[string]*blockers.Block
 }
-
-// Block is what holds a node back.
-type Block = blockers.Block
 
 // Plan is what is to be done about a task, and what is to be said about it.
 type Plan struct {

@@ -23,6 +23,7 @@ import (
 	"github.com/nodepatch/nodepatch/api/patchlog"
 	"github.com/nodepatch/nodepatch/api/v1alpha1"
 	"github.com/nodepatch/nodepatch/controllers/assignment"
+	"github.com/nodepatch/nodepatch/controllers/blockers"
 	"github.com/nodepatch/nodepatch/controllers/policy"
 )
 
@@ -140,7 +141,7 @@ func (r *Reconciler) act(ctx context.Context, task *v1alpha1.PatchTask, memory *
 }
 
 // decide decides once, and gives the nodes their orders unless it may ask first.
-func (r *Reconciler) decide(ctx context.Context, task *v1alpha1.PatchTask, blocks map[string]*Block, mayAsk bool) (plan *Plan, contended bool, err error) {
+func (r *Reconciler) decide(ctx context.Context, task *v1alpha1.PatchTask, blocks map[string]*blockers.Block, mayAsk bool) (plan *Plan, contended bool, err error) {
 	if template := task.Status.Template; template != nil && template.Action == v1alpha1.ActionDeploy {
 		r.deploying.Lock()
 		defer r.deploying.Unlock()

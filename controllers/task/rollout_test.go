@@ -17,6 +17,7 @@ import (
 
 	"github.com/nodepatch/nodepatch/api/v1alpha1"
 	"github.com/nodepatch/nodepatch/controllers/assignment"
+	"github.com/nodepatch/nodepatch/controllers/blockers"
 	"github.com/nodepatch/nodepatch/test/apiserver"
 )
 
@@ -80,12 +81,12 @@ type guard struct {
 	asked   map[string]int
 }
 
-func (g *guard) Check(_ context.Context, node *corev1.Node, _ *v1alpha1.Blockers) *Block {
+func (g *guard) Check(_ context.Context, node *corev1.Node, _ *v1alpha1.Blockers) *blockers.Block {
 	g.mutex.Lock()
 	defer g.mutex.Unlock()
 	g.asked[node.Name]++
 	if g.blocked[node.Name] {
-		return &Block{Reason: v1alpha1.ReasonBlockedByPod, Message: "A pod holds it back"}
+		return &blockers.Block{Reason: v1alpha1.ReasonBlockedByPod, Message: "A pod holds it back"}
 	}
 	return nil
 }
