@@ -22,6 +22,7 @@ type rebootModel struct {
 	stubborn bool     // the reasons outlive a reboot
 	unknown  bool     // nobody can say whether it needs one
 	held     int      // of how many callers the package manager's locks are
+	scanned  int      // the boot of the last scan
 	goesDown bool     // it has taken an order to reboot
 	refused  int
 
@@ -62,6 +63,7 @@ func (m *hostModel) changed(name, version string) {
 }
 
 func (m *hostModel) need() packages.Reboot {
+	m.scanned = m.boot
 	return packages.Reboot{Required: len(m.reasons) > 0, Unknown: m.unknown && len(m.reasons) == 0, Reasons: slices.Clone(m.reasons)}
 }
 
@@ -165,8 +167,8 @@ func (m *hostModel) check(id string, o *v1alpha1.Operation) {
 		}
 		return
 	}
-	if status.Step != v1alpha1.StepDone || m.s.stopped[id] {
-		return
+	if m.s.stopped[id] || m.scanned != m.boot || !m.cameToReboot(status) {
+		return // or the host has rebooted after the operation had ended
 	}
 	// A host that goes down by itself between the order's line in the journal and the order has done what was asked for.
 	if int(status.Reboots) < len(m.orders[id]) || status.Reboots > maxReboots {
@@ -175,13 +177,23 @@ func (m *hostModel) check(id string, o *v1alpha1.Operation) {
 	boot, installed := m.installedIn[id]
 	switch {
 	case len(m.reasons) > 0:
-		m.s.t.Errorf("%s is done, and the host needs a reboot for %q", id, m.reasons)
+		m.s.t.Errorf("%s has ended, and the host needs a reboot for %q", id, m.reasons)
 	case installed && o.Reboot == v1alpha1.RebootAlways && boot == m.boot:
-		m.s.t.Errorf("%s is done without the reboot that it always has", id)
+		m.s.t.Errorf("%s has ended without the reboot that it always has", id)
 	case installed && m.unknown && boot == m.boot:
-		m.s.t.Errorf("%s is done, and nobody knows whether the host needs a reboot", id)
+		m.s.t.Errorf("%s has ended, and nobody knows whether the host needs a reboot", id)
 	}
 	if strings.Contains(status.Message, "waiting") {
-		m.s.t.Errorf("%s is done and says %q", id, status.Message)
+		m.s.t.Errorf("%s has ended and says %q", id, status.Message)
 	}
+}
+
+// cameToReboot says whether an outcome is one in which the host was to be rebooted, and nothing was the trouble with that.
+func (m *hostModel) cameToReboot(status *v1alpha1.AgentStatus) bool {
+	switch status.Reason {
+	case v1alpha1.ReasonPatchesFailed, v1alpha1.ReasonPatchesDeferred:
+		return !slices.ContainsFunc([]string{"The node was not rebooted", "The node is not rebooted", "still required", "could not be found out"},
+			func(trouble string) bool { return strings.Contains(status.Message, trouble) })
+	}
+	return status.Step == v1alpha1.StepDone
 }
