@@ -30,7 +30,7 @@ func (g *gate) checkControlPlane(w *waiter) *refusal {
 	name := w.node.Name
 	switch {
 	case !w.controlPlane && first(g.census.controlPlane, name) != "":
-		return no(v1alpha1.ReasonControlPlane, "A node of the control plane is disrupted, alone: %s", first(g.census.controlPlane, name))
+		return no(v1alpha1.ReasonControlPlane, "A node of the control plane is disrupted, alone")
 	case !w.controlPlane:
 		return nil
 	case g.waves.begun(w.wave) != nil:

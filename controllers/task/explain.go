@@ -14,10 +14,19 @@ import (
 	apply "github.com/nodepatch/nodepatch/api/v1alpha1/applyconfiguration/api/v1alpha1"
 )
 
+// turnsShown is how many of a task's waiting nodes say at once for what else they
+// wait, when all that changes is whose turn it is.
+const turnsShown = 50
+
+// turn are the reasons of nodes that wait for others. In a large rollout they come
+// and go with every node that is disrupted anywhere, and for every node behind it.
+var turn = sets.New(v1alpha1.ReasonControlPlane, v1alpha1.ReasonTopology, v1alpha1.ReasonBudget, v1alpha1.ReasonClusterBudget)
+
 // explain finds out which assignments have to say something else about why their
 // node waits. What a node that nothing was decided about says is left as it is,
 // and so is what another task says about a node that waits for it.
 func (r *run) explain(plan *Plan) {
+	waiting := 0
 	for i := range plan.Nodes {
 		node := &plan.Nodes[i]
 		given := r.in.Assignments[node.Name]
@@ -27,7 +36,9 @@ func (r *run) explain(plan *Plan) {
 		said := given.Status.Rollout
 		if node.Place == PlaceWaiting {
 			says := v1alpha1.RolloutStatus{OperationID: r.id, Reason: limit(node.Reason, maxReason), Message: limit(node.Message, maxMessage)}
-			if node.Reason != "" && (said == nil || *said != says) {
+			waiting++
+			behind := waiting > turnsShown && said != nil && said.OperationID == r.id && turn.Has(said.Reason) && turn.Has(says.Reason)
+			if node.Reason != "" && !behind && (said == nil || *said != says) {
 				node.Says = &says
 			}
 			continue

@@ -1,6 +1,7 @@
 package task
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
@@ -303,6 +304,38 @@ func TestGateAsksAboutBlockersLast(t *testing.T) {
 	}
 }
 
+// TestWritesOfALargeRollout counts what is written about why nodes wait while the
+// cause goes to and fro between the policy's budget and the cluster's.
+func TestWritesOfALargeRollout(t *testing.T) {
+	in := newInput("away")
+	for i := range 500 {
+		name := fmt.Sprintf("node-%03d", i)
+		in.Nodes = append(in.Nodes, newNode(name))
+		in.Assignments[name] = newAssignment(name)
+		in.ready(10, name)
+	}
+	in.run(v1alpha1.ActionDeploy)
+	in.ClusterMaxUnavailable = ptr.To(intstr.FromInt(1))
+	writes := 0
+	for round := range 20 {
+		in.label("away", "pool", []string{"workers", "others"}[round%2])
+		in.node("away").Status.Conditions[0].Status = corev1.ConditionFalse
+		plan := in.decide()
+		for i := range plan.Nodes {
+			if plan.Nodes[i].Says != nil {
+				writes++
+			}
+		}
+		in.apply(&plan)
+		if got := in.Assignments["node-000"].Status.Rollout.Reason; got != []string{v1alpha1.ReasonBudget, v1alpha1.ReasonClusterBudget}[round%2] {
+			t.Fatalf("round %d: the first node in the queue says %s", round, got)
+		}
+	}
+	if most := 500 + 20*turnsShown; writes > most {
+		t.Errorf("%d writes, want no more than %d", writes, most)
+	}
+}
+
 // maintain has the manager's record stand on a node.
 func (in *Input) maintain(name string) {
 	in.node(name).Annotations = map[string]string{v1alpha1.MaintenanceAnnotation: "{}"}
@@ -361,7 +394,7 @@ func TestControlPlane(t *testing.T) {
 				controlPlane(in, "e")
 				in.elsewhere("e")
 			},
-			wantWaits: map[string]string{"a": "ControlPlane: A node of the control plane is disrupted, alone: e"},
+			wantWaits: map[string]string{"a": "ControlPlane: A node of the control plane is disrupted, alone"},
 		},
 		"only while all others of it are Ready": {
 			most: 3, waiting: []string{"a"}, change: func(in *Input) {
