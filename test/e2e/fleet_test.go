@@ -94,7 +94,10 @@ func deleteRollouts(ctx context.Context) {
 	}
 	Eventually(ctx, func(g Gomega) {
 		for _, node := range everyNode {
-			g.Expect(assignmentOf(ctx, node).Spec.Operation).To(BeNil(), "the operation of %s", node)
+			assignment := assignmentOf(ctx, node)
+			operation := assignment.Spec.Operation
+			over := operation == nil || operation.AdmittedAt == nil && stageOf(assignment, types.UID(operation.ID)).Ended()
+			g.Expect(over).To(BeTrue(), "the operation of %s: %+v", node, operation)
 		}
 	}).Should(Succeed())
 }

@@ -83,6 +83,12 @@ var _ = BeforeSuite(func(ctx SpecContext) {
 	mirror.writeSources(ctx, machine(toy))
 	mirror.onlyRollouts(ctx, machine(spare))
 
+	installOperator(ctx)
+}, NodeTimeout(15*time.Minute))
+
+// installOperator installs it as people do, with a policy for all nodes, and waits until it works everywhere.
+func installOperator(ctx context.Context) {
+	GinkgoHelper()
 	By("installing the operator from config/default")
 	kubectl(ctx, "apply", "--server-side", "-k", filepath.Join(checkout, "config", "default"))
 	kubectl(ctx, "-n", namespace, "rollout", "status", "deployment/nodepatch-manager", "--timeout=90s")
@@ -94,7 +100,7 @@ var _ = BeforeSuite(func(ctx SpecContext) {
 		},
 	})).To(Succeed())
 	waitForAgents(ctx)
-}, NodeTimeout(15*time.Minute))
+}
 
 // buildImage writes the image of both programs as they are in the checkout.
 func buildImage(ctx context.Context, tar string) {

@@ -72,7 +72,9 @@ func (w *walker) leave(ctx context.Context, step v1alpha1.Step) {
 	case v1alpha1.StepDraining:
 		w.anchor.allow(ctx)
 	case v1alpha1.StepRebooting:
-		Expect(machine(w.node).Start(ctx)).To(Succeed())
+		if status, err := machine(w.node).Status(ctx); err != nil || status.Leader == 0 {
+			Expect(machine(w.node).Start(ctx)).To(Succeed())
+		}
 	}
 }
 
