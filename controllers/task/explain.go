@@ -50,8 +50,9 @@ func (r *run) explain(plan *Plan) {
 	}
 }
 
-// say writes what the plan says about why nodes wait, where that changes.
-func (r *Reconciler) say(ctx context.Context, plan *Plan, assignments map[string]*v1alpha1.PatchAssignment) error {
+// say writes what the plan says about why nodes wait, where that changes. Where
+// somebody else wrote at the same time, contended is true.
+func (r *Reconciler) say(ctx context.Context, plan *Plan, assignments map[string]*v1alpha1.PatchAssignment) (contended bool, err error) {
 	results := make([]error, len(plan.Nodes))
 	group := errgroup.Group{}
 	group.SetLimit(parallelWrites)
@@ -63,12 +64,24 @@ func (r *Reconciler) say(ctx context.Context, plan *Plan, assignments map[string
 			})
 		}
 	}
-	_ = group.Wait() // Each result is joined below.
-	return errors.Join(results...)
+	_ = group.Wait() // Each result is looked at below.
+	var failures []error
+	for _, result := range results {
+		switch {
+		case result == nil:
+			continue
+		case apierrors.IsConflict(result):
+			contended = true
+		default:
+			failures = append(failures, result)
+		}
+		plan.goOn()
+	}
+	return contended, errors.Join(failures...)
 }
 
 // sayOf writes why one node waits, or takes it back if that is empty. An
-// assignment that is gone, or was made anew, has nothing to say.
+// assignment that is gone has nothing to say.
 func (r *Reconciler) sayOf(ctx context.Context, given *v1alpha1.PatchAssignment, says *v1alpha1.RolloutStatus) error {
 	configuration := apply.PatchAssignment(given.Name).WithUID(given.UID)
 	if says.OperationID != "" {
@@ -76,7 +89,7 @@ func (r *Reconciler) sayOf(ctx context.Context, given *v1alpha1.PatchAssignment,
 			WithOperationID(says.OperationID).WithReason(says.Reason).WithMessage(says.Message)))
 	}
 	err := r.Client.Status().Apply(ctx, configuration, client.FieldOwner(v1alpha1.RolloutFieldOwner), client.ForceOwnership)
-	if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
+	if client.IgnoreNotFound(err) != nil {
 		return fmt.Errorf("writing why the node %s waits: %w", given.Name, err)
 	}
 	return nil

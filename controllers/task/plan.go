@@ -225,6 +225,12 @@ func (p *Plan) undo(i int, reason string) {
 	case node.Withdraw:
 		*node = Node{Name: node.Name, Place: PlaceWorking, Step: node.Step, object: node.object}
 	}
+	p.goOn()
+}
+
+// goOn takes back that the task ends with the plan, as something has yet to be
+// written that nobody would write after its end.
+func (p *Plan) goOn() {
 	switch {
 	case !p.Ended():
 	case p.Stop != nil:

@@ -155,8 +155,9 @@ func (r *Reconciler) decide(ctx context.Context, task *v1alpha1.PatchTask, block
 	if mayAsk && len(plan.Asks) > 0 {
 		return plan, false, nil
 	}
-	contended, err = r.instruct(ctx, plan, in.Assignments)
-	return plan, contended, errors.Join(err, r.say(ctx, plan, in.Assignments))
+	instructed, instructErr := r.instruct(ctx, plan, in.Assignments)
+	said, sayErr := r.say(ctx, plan, in.Assignments)
+	return plan, instructed || said, errors.Join(instructErr, sayErr)
 }
 
 // gather reads what a decision depends on. Nothing of it may be changed: it is

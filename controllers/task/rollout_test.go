@@ -242,4 +242,29 @@ var _ = Describe("Two rollouts in a running manager", func() {
 		Expect(peak()).To(Equal(most))
 		Expect(taskNow("third").Status.Nodes.Done).To(BeEquivalentTo(nodes))
 	})
+
+	It("go on as soon as a person uncordons a node, or nodepatch has restored one", func() {
+		apiserver.RunManager(GinkgoTB(), server.Config, func(mgr ctrl.Manager) error {
+			return SetupWithManager(mgr, events, Options{})
+		})
+		addPolicy("workers")
+		addNodes("a", "b")
+		selected := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "a"}}
+		Expect(admin.Patch(ctx, selected, client.RawPatch("application/merge-patch+json", []byte(`{"metadata":{"labels":{"first":"yes"}}}`)))).To(Succeed())
+		change := func(patch string) {
+			cordoned := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "b"}}
+			Expect(admin.Patch(ctx, cordoned, client.RawPatch("application/merge-patch+json", []byte(patch)))).To(Succeed())
+		}
+		change(`{"spec":{"unschedulable":true},"metadata":{"annotations":{"nodepatch.io/maintenance":"{}"}}}`)
+		addTask("deploy-now", deploy(1), func(task *v1alpha1.PatchTask) {
+			task.Spec.NodeSelector = &metav1.LabelSelector{MatchLabels: map[string]string{"first": "yes"}}
+		})
+		Eventually(func() *v1alpha1.Operation { return assignmentNow("a").Spec.Operation }).ShouldNot(BeNil())
+		wait("a", 3)
+		Eventually(func() string { return saysWait("a") }).Should(Equal(v1alpha1.ReasonBudget))
+		change(`{"spec":{"unschedulable":null}}`)
+		Consistently(func() *metav1.Time { return assignmentNow("a").Spec.Operation.AdmittedAt }, "2s").Should(BeNil(), "it is not yet restored")
+		change(`{"metadata":{"annotations":null}}`)
+		Eventually(func() *metav1.Time { return assignmentNow("a").Spec.Operation.AdmittedAt }).ShouldNot(BeNil())
+	})
 })
