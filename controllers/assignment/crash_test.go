@@ -8,7 +8,7 @@ import (
 	. "github.com/onsi/gomega"
 
 	"github.com/nodepatch/nodepatch/api/v1alpha1"
-	"github.com/nodepatch/nodepatch/test/apiserver"
+	"github.com/nodepatch/nodepatch/test/apiserver/specs"
 )
 
 // writesOfAWay are how many writes a node's way with drain and reboot costs, but for evictions, of which there is one
@@ -30,7 +30,7 @@ type ending struct {
 
 // takeThrough takes a node through its disruption under managers of which each is
 // as the one before it lets it be. The first is the machine's process.
-func takeThrough(template v1alpha1.TaskTemplate, first *apiserver.Process, next func(*apiserver.Process) *apiserver.Process) (ending, int) {
+func takeThrough(template v1alpha1.TaskTemplate, first *specs.Process, next func(*specs.Process) *specs.Process) (ending, int) {
 	GinkgoHelper()
 	m := newMachine(template)
 	before := m.node()
@@ -66,52 +66,53 @@ func takeThrough(template v1alpha1.TaskTemplate, first *apiserver.Process, next 
 
 var _ = Describe("A manager that dies, or whose API server does", func() {
 	// A manager that was killed is replaced, one that met another mishap goes on.
-	replaceKilled := func(process *apiserver.Process) *apiserver.Process {
+	replaceKilled := func(process *specs.Process) *specs.Process {
 		if process.Killed() {
-			return &apiserver.Process{At: -1}
+			return &specs.Process{At: -1}
 		}
 		return nil
 	}
-	never := func(*apiserver.Process) *apiserver.Process { return nil }
+	never := func(*specs.Process) *specs.Process { return nil }
 
 	It("takes a node through its disruption all the same, whichever write it happens to", func() {
-		template := v1alpha1.TaskTemplate{Hooks: allHooks()}
-		want, count := takeThrough(template, &apiserver.Process{At: -1}, never)
+		template := v1alpha1.TaskTemplate{}
+		// That a manager is killed before a write is that it is killed after the one before.
+		mishaps := []specs.Mishap{specs.KilledAfter}
+		if os.Getenv("NODEPATCH_CHAOS") != "" {
+			template.Hooks, mishaps = allHooks(), specs.Mishaps
+		}
+		want, count := takeThrough(template, &specs.Process{At: -1}, never)
 		Expect(want).To(And(HaveField("Step", v1alpha1.StepDone), HaveField("Boots", 2), HaveField("Evicted", 2),
 			HaveField("Raises", []v1alpha1.Step{v1alpha1.StepInstalling, v1alpha1.StepRebooting})))
-		// That a manager is killed before a write is that it is killed after the one before.
-		mishaps := []apiserver.Mishap{apiserver.KilledAfter}
-		if os.Getenv("NODEPATCH_CHAOS") != "" {
-			mishaps = apiserver.Mishaps
-		}
 		for number := range count {
 			for _, mishap := range mishaps {
-				victim := &apiserver.Process{At: number, Mishap: mishap}
+				victim := &specs.Process{At: number, Mishap: mishap}
 				got, _ := takeThrough(template, victim, replaceKilled)
 				Expect(got).To(Equal(want), fmt.Sprintf("write %d (%s): %s", number, victim.Struck(), mishap))
 			}
 		}
 	})
 
-	DescribeTable("goes on where every other write goes wrong", func(mishap apiserver.Mishap) {
-		want, _ := takeThrough(v1alpha1.TaskTemplate{}, &apiserver.Process{At: -1}, never)
+	DescribeTable("goes on where every other write goes wrong", func(mishap specs.Mishap) {
+		want, _ := takeThrough(v1alpha1.TaskTemplate{}, &specs.Process{At: -1}, never)
 		for _, at := range []int{0, 1} {
-			got, _ := takeThrough(v1alpha1.TaskTemplate{}, &apiserver.Process{At: at, Mishap: mishap}, func(process *apiserver.Process) *apiserver.Process {
-				if process.Struck() == "" {
-					return nil
+			got, _ := takeThrough(v1alpha1.TaskTemplate{}, &specs.Process{At: at, Mishap: mishap}, func(process *specs.Process) *specs.Process {
+				if process.Writes() > process.At {
+					process.At = process.Writes() + 1
 				}
-				return &apiserver.Process{At: 1, Mishap: mishap}
+				return nil
 			})
 			Expect(got).To(Equal(want), fmt.Sprintf("from write %d on", at))
 		}
 	},
-		Entry("refused", apiserver.Refused),
-		Entry("somebody else was first", apiserver.Conflict),
-		Entry("the answer is lost", apiserver.AnswerLost),
+		Entry("refused", specs.Refused),
+		Entry("somebody else was first", specs.Conflict),
+		Entry("the answer is lost", specs.AnswerLost),
 	)
 
 	It("writes as little as it says", func() {
-		_, count := takeThrough(v1alpha1.TaskTemplate{}, &apiserver.Process{At: -1}, never)
+		_, count := takeThrough(v1alpha1.TaskTemplate{}, &specs.Process{At: -1}, never)
 		Expect(count).To(BeNumerically("<=", writesOfAWay+4), "with what follows the pods and the agent's presence")
+		GinkgoWriter.Println("Writes of a node's way:", count)
 	})
 })

@@ -46,6 +46,8 @@ type machine struct {
 	outcome v1alpha1.AgentStatus
 	// raises are the steps that the agent saw itself let go to.
 	raises []v1alpha1.Step
+	// coordinators are the other programs that the manager asks.
+	coordinators blockers.Options
 	// frozen keeps the time from going on.
 	frozen bool
 	// boots counts the boots of the host.
@@ -104,7 +106,7 @@ func (m *machine) boot() {
 	m.r = &Reconciler{
 		Client: c, Live: c, Namespace: apiserver.Namespace, Log: m.process, Clock: m.clock,
 		Drainer: drain.New(pods, apiserver.Namespace), Hooks: hooks.New(c, c, apiserver.Namespace),
-		Coordinators: blockers.New(c, c, blockers.Options{}),
+		Coordinators: blockers.New(c, c, m.coordinators),
 	}
 }
 
@@ -320,23 +322,28 @@ func (m *machine) end() {
 	if step == "" {
 		step = v1alpha1.StepDone
 	}
-	assignment := m.assignment()
-	assignment.Status.Agent = &v1alpha1.AgentStatus{
+	m.tell(v1alpha1.AgentStatus{
 		OperationID: string(m.task.UID), Task: m.task.Name, Step: step, Reason: m.outcome.Reason, Message: m.outcome.Message,
 		Counts: &v1alpha1.PatchCounts{Installed: 3}, Reboots: int32(m.boots - 1),
-	}
-	Expect(admin.Status().Update(ctx, assignment)).To(Succeed())
+	})
 }
 
 // say is what the agent says on its way.
 func (m *machine) say(step v1alpha1.Step, reason string) {
 	GinkgoHelper()
-	assignment := m.assignment()
-	assignment.Status.Agent = &v1alpha1.AgentStatus{
+	m.tell(v1alpha1.AgentStatus{
 		OperationID: string(m.task.UID), Task: m.task.Name, Step: step, Reason: reason,
 		Counts: &v1alpha1.PatchCounts{Missing: 3, Downloaded: 3}, Reboots: int32(m.boots - 1),
-	}
-	Expect(admin.Status().Update(ctx, assignment)).To(Succeed())
+	})
+}
+
+// tell writes the agent's half of the status, whoever else writes at the time.
+func (m *machine) tell(agent v1alpha1.AgentStatus) {
+	GinkgoHelper()
+	assignment := m.assignment()
+	patch := client.MergeFrom(assignment.DeepCopy())
+	assignment.Status.Agent = &agent
+	Expect(admin.Status().Patch(ctx, assignment, patch)).To(Succeed())
 }
 
 func (m *machine) assignment() *v1alpha1.PatchAssignment {

@@ -124,9 +124,10 @@ var _ = Describe("A person at the same node", func() {
 })
 
 var _ = Describe("Taking leave", func() {
-	leaves := func(what string, leave func(*machine)) {
-		for _, at := range []string{"admitted", "Installing", "Draining", "Rebooting", "Verifying", "soak"} {
-			m := newMachine(v1alpha1.TaskTemplate{Hooks: allHooks(), Rollout: v1alpha1.RolloutOptions{Soak: &metav1.Duration{Duration: time.Hour}}})
+	everywhere := []string{"admitted", "Installing", "Draining", "Rebooting", "Verifying", "soak"}
+	leaves := func(what string, steps []string, leave func(*machine)) {
+		for _, at := range steps {
+			m := newMachine(v1alpha1.TaskTemplate{Rollout: v1alpha1.RolloutOptions{Soak: &metav1.Duration{Duration: time.Hour}}})
 			before := m.node()
 			m.at(at)
 			leave(m)
@@ -144,15 +145,15 @@ var _ = Describe("Taking leave", func() {
 	}
 
 	It("after the task was deleted", func() {
-		leaves("after the task was deleted", func(m *machine) { Expect(admin.Delete(ctx, m.task)).To(Succeed()) })
+		leaves("after the task was deleted", everywhere, func(m *machine) { Expect(admin.Delete(ctx, m.task)).To(Succeed()) })
 	})
 
 	It("after the assignment was deleted", func() {
-		leaves("after the assignment was deleted", func(m *machine) { Expect(admin.Delete(ctx, m.assignment())).To(Succeed()) })
+		leaves("after the assignment was deleted", everywhere, func(m *machine) { Expect(admin.Delete(ctx, m.assignment())).To(Succeed()) })
 	})
 
 	It("after the operation was taken away by somebody else", func() {
-		leaves("after the operation was taken away", func(m *machine) {
+		leaves("after the operation was taken away", []string{"Draining", "Rebooting"}, func(m *machine) {
 			assignment := m.assignment()
 			assignment.Spec.Operation = nil
 			Expect(admin.Update(ctx, assignment)).To(Succeed())
@@ -160,7 +161,7 @@ var _ = Describe("Taking leave", func() {
 	})
 
 	It("after the policy was deleted, with all agents", func() {
-		leaves("after the agents were deleted", func(m *machine) {
+		leaves("after the agents were deleted", []string{"Installing", "Draining", "Rebooting", "Verifying"}, func(m *machine) {
 			pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "nodepatch-system", Name: "agent-" + m.name}}
 			Expect(admin.Delete(ctx, pod, client.GracePeriodSeconds(0))).To(Succeed())
 			m.stop("the policy was deleted")
@@ -169,6 +170,19 @@ var _ = Describe("Taking leave", func() {
 				m.changeNode(func(node *corev1.Node) { node.Status.Conditions[0].Status = corev1.ConditionTrue })
 			}
 		})
+	})
+
+	It("removes the pods of hooks without an assignment", func() {
+		m := newMachine(v1alpha1.TaskTemplate{Hooks: allHooks()})
+		before := m.node()
+		m.hangs.Insert("hooks")
+		m.until("the hook", func() bool { return len(m.pods()) == 5 })
+		Expect(admin.Delete(ctx, m.assignment())).To(Succeed())
+		for range 5 {
+			_, err := m.round()
+			Expect(err).NotTo(HaveOccurred())
+		}
+		m.untouched(before)
 	})
 
 	It("undoes a damaged record without any operation", func() {

@@ -23,6 +23,7 @@ import (
 	"github.com/nodepatch/nodepatch/controllers/assignment/hooks"
 	"github.com/nodepatch/nodepatch/controllers/blockers"
 	"github.com/nodepatch/nodepatch/test/apiserver"
+	"github.com/nodepatch/nodepatch/test/apiserver/specs"
 )
 
 var (
@@ -31,25 +32,17 @@ var (
 	admin  client.Client
 	cached client.Client // reads what the manager has seen
 	writes apiserver.Requests
-	events *patchlog.Events
+	events patchlog.Sink
 	pods   kubernetes.Interface
 )
 
-func TestAssignment(t *testing.T) {
-	apiserver.Require(t)
-	RegisterFailHandler(Fail)
-	RunSpecs(t, "assignment")
-}
+func TestAssignment(t *testing.T) { specs.Run(t, "assignment") }
 
 var _ = BeforeSuite(func() {
-	SetDefaultEventuallyTimeout(20 * time.Second)
-	SetDefaultEventuallyPollingInterval(20 * time.Millisecond)
-	ctrl.SetLogger(GinkgoLogr)
 	server, admin = apiserver.Run(GinkgoTB())
 	Expect(admin.Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: apiserver.Namespace}})).To(Succeed())
-	rest, err := patchlog.NewRESTClient(server.Config)
-	Expect(err).NotTo(HaveOccurred())
-	events = patchlog.NewEvents(rest, patchlog.ManagerComponent, "manager-0", nil)
+	events = specs.ManagerLog(GinkgoTB(), server.Config)
+	var err error
 	pods, err = kubernetes.NewForConfig(server.Config)
 	Expect(err).NotTo(HaveOccurred())
 })

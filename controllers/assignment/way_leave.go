@@ -83,11 +83,11 @@ func (v *visit) stopped() *Decision {
 }
 
 // atWork says whether the agent has to be waited for: it was let go on, has not
-// ended and may still say so. Without an agent on the node nobody would, except
+// ended, does not itself wait, and may still say so. Without an agent on the node nobody would, except
 // that a node on its way through a reboot is left alone until it is back.
 func (v *visit) atWork() bool {
 	switch {
-	case !v.raised() || v.outcome != nil || v.past(v.operation.Deadline.Time):
+	case !v.raised() || v.outcome != nil || v.waitsToReboot() || v.past(v.operation.Deadline.Time):
 		return false
 	case v.operation.Step == v1alpha1.StepRebooting && !v.ready():
 		return true
