@@ -322,7 +322,7 @@ func TestReportMissing(t *testing.T) {
 func TestRefused(t *testing.T) {
 	n := newNode(t)
 	n.start()
-	n.assign("1", v1alpha1.StepRebooting)
+	n.assign("1", v1alpha1.StepDraining)
 	if status := n.ended("1"); status.Step != v1alpha1.StepFailed || status.Reason != v1alpha1.ReasonUnsupportedStep {
 		t.Errorf("A step that this agent does not know: %+v", status)
 	}
