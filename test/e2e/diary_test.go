@@ -112,6 +112,20 @@ func (d *diary) first(node string, stage v1alpha1.Step) time.Time {
 	return time.Time{}
 }
 
+// mostAdmitted is how many nodes at most were admitted at the same time.
+func (d *diary) mostAdmitted() int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	admitted, most := map[string]bool{}, 0
+	for _, p := range d.pages {
+		if delete(admitted, p.node); p.admitted {
+			admitted[p.node] = true
+		}
+		most = max(most, len(admitted))
+	}
+	return most
+}
+
 // silent is for how long a node waited for its admission without a reason of the rollout's.
 func (d *diary) silent(node string) time.Duration {
 	var silent time.Duration

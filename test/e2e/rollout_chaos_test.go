@@ -103,7 +103,9 @@ var _ = chaos && Describe("In chaos, a rollout", Label("chaos"), Ordered, Contin
 			do   func(ctx context.Context, w *walker)
 		}{
 			{"the task is deleted", func(ctx context.Context, w *walker) { Expect(client.Delete(ctx, w.task)).To(Succeed()) }},
-			{"the policy is deleted", func(ctx context.Context, _ *walker) { kubectl(ctx, "delete", "patchpolicy", rolloutPolicy, "--wait=false") }},
+			{"the policy is deleted", func(ctx context.Context, _ *walker) {
+				kubectl(ctx, "delete", "patchpolicy", rolloutPolicy, "--wait=false")
+			}},
 			{"the task is stopped", func(ctx context.Context, w *walker) {
 				kubectl(ctx, "annotate", "patchtask", w.task.Name, v1alpha1.StopAnnotation+"=enough")
 			}},
