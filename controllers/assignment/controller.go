@@ -80,7 +80,8 @@ func SetupWithManager(mgr ctrl.Manager, o Options) error {
 
 func options() controller.Options {
 	return controller.Options{
-		MaxConcurrentReconciles: 8,
+		// A pass of a drain takes up to some seconds where evictions are answered late.
+		MaxConcurrentReconciles: 16,
 		ReconciliationTimeout:   time.Minute,
 		RateLimiter:             workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](5*time.Millisecond, maxBackoff),
 	}

@@ -69,7 +69,7 @@ func (r *Reconciler) disrupt(ctx context.Context, name string) (ctrl.Result, err
 		if decision.Move == MoveEnter {
 			// With the conditions the API server begins to track who writes the Node: from
 			// then on a person's cordon can be told from ours.
-			if changed, err := r.applyConditions(ctx, in.Node, maintenance.Maintained, in.Assignment.Spec.Operation.Task); err != nil {
+			if changed, err := r.applyConditions(ctx, in.Node, decision.Progress, in.Assignment.Spec.Operation.Task); err != nil {
 				return ctrl.Result{}, err
 			} else if changed {
 				continue

@@ -207,7 +207,7 @@ func (v *visit) ready() bool {
 func (v *visit) progress(decision *Decision) maintenance.Progress {
 	record := v.Record
 	switch {
-	case record == nil || record.Restored != nil:
+	case record == nil || record.Restored != nil || record.OperationID != v.operation.ID:
 		return maintenance.Idle
 	case record.Stage == "" || v.Template.Drain.When == v1alpha1.DrainNever:
 		return maintenance.Maintained

@@ -172,6 +172,26 @@ var _ = Describe("Taking leave", func() {
 		})
 	})
 
+	It("after another task was given the node in between, before that one begins", func() {
+		m := newMachine(v1alpha1.TaskTemplate{})
+		before := m.node()
+		m.at("Draining")
+		first := m.task
+		m.task = addTask("next-" + m.name)
+		m.task.Status.Template = first.Status.Template
+		Expect(admin.Status().Update(ctx, m.task)).To(Succeed())
+		assignment := m.assignment()
+		assignment.Spec.Operation.ID, assignment.Spec.Operation.Task = string(m.task.UID), m.task.Name
+		assignment.Spec.Operation.Step = v1alpha1.StepDownloading
+		Expect(admin.Update(ctx, assignment)).To(Succeed())
+		m.say(v1alpha1.StepWaiting, v1alpha1.ReasonReadyToInstall)
+		m.until("the Node's restoration", func() bool { return !m.node().Spec.Unschedulable })
+		m.hangs.Clear()
+		m.until("the end", m.over)
+		m.untouched(before)
+		Expect(m.verdict()).To(And(HaveField("OperationID", string(m.task.UID)), HaveField("Step", v1alpha1.StepDone)))
+	})
+
 	It("removes the pods of hooks without an assignment", func() {
 		m := newMachine(v1alpha1.TaskTemplate{Hooks: allHooks()})
 		before := m.node()

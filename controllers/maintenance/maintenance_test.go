@@ -149,6 +149,9 @@ func TestRead(t *testing.T) {
 		"empty":                       {text: "", wantErr: ErrDamaged},
 		"cut off":                     {text: `{"version":1,"operation":"u"`, wantErr: ErrDamaged},
 		"of no operation":             {text: `{"version":1}`, wantErr: ErrDamaged},
+		"of a stage without a time":   {text: `{"version":1,"operation":"u","stage":"Reboot"}`, wantErr: ErrDamaged},
+		"uncordoned at no time":       {text: `{"version":1,"operation":"u","uncordoned":true}`, wantErr: ErrDamaged},
+		"of a later version's stage":  {text: `{"version":3,"operation":"u","stage":"Fly"}`, wantErr: ErrNewer},
 		"of no version":               {text: `{"operation":"u"}`, wantErr: ErrDamaged},
 		"with a time that is none":    {text: `{"version":1,"operation":"u","since":"soon"}`, wantErr: ErrDamaged},
 	}

@@ -8,6 +8,7 @@
 package maintenance
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -110,12 +111,22 @@ func Read(node *corev1.Node) (*Record, error) {
 		return nil, fmt.Errorf("%w: %w", ErrDamaged, err)
 	}
 	switch {
+	case record.Stage != "" && record.StageSince == nil, record.Uncordoned && record.Restored == nil:
+		return nil, fmt.Errorf("%w: a time is missing", cmp.Or(later(record.Version), ErrDamaged))
 	case record.Version > version:
 		return record, fmt.Errorf("%w (version %d, this one knows %d)", ErrNewer, record.Version, version)
 	case record.Version < 1 || record.OperationID == "":
 		return nil, fmt.Errorf("%w: it names no version or no operation", ErrDamaged)
 	}
 	return record, nil
+}
+
+// later is ErrNewer for a version after this program's.
+func later(of int) error {
+	if of > version {
+		return ErrNewer
+	}
+	return nil
 }
 
 // newer says whether a text that is no record of this version is one of a later.
