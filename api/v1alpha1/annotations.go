@@ -16,6 +16,11 @@ const (
 	UpdatePatchDataAnnotation = "nodepatch.io/update-patch-data"
 )
 
+// StoppedByAnnotation on a PatchTask is the name of the user who set StopAnnotation.
+// Admission writes it where the cluster has MutatingAdmissionPolicy and the component
+// config/admission/optional is applied, and lets nobody write another's.
+const StoppedByAnnotation = "nodepatch.io/stopped-by"
+
 // MaintenanceAnnotation on a Node remembers what nodepatch changed on it, so that
 // exactly that is undone; its value is JSON and nobody's business but the
 // manager's. It is there as long as nodepatch disrupts the node.
