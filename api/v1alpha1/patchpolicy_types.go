@@ -13,9 +13,13 @@ import (
 // +kubebuilder:subresource:status
 // +kubebuilder:resource:scope=Cluster,shortName=pp,categories=nodepatch
 // +kubebuilder:printcolumn:name="Nodes",type=integer,JSONPath=`.status.nodes.governed`,description="Nodes that this policy governs"
-// +kubebuilder:printcolumn:name="Scanned",type=integer,JSONPath=`.status.nodes.scanned`,description="Nodes with a scan younger than maxScanAge"
+// +kubebuilder:printcolumn:name="Scanned",type=integer,JSONPath=`.status.nodes.scanned`,description="Nodes with a scan that is not overdue"
 // +kubebuilder:printcolumn:name="Patched",type=integer,JSONPath=`.status.nodes.patched`,description="Scanned nodes on which no patch is missing"
 // +kubebuilder:printcolumn:name="Security",type=integer,JSONPath=`.status.patches.security`,description="Missing security patches over all nodes"
+// +kubebuilder:printcolumn:name="Oldest",type=date,JSONPath=`.status.oldestSecurity`,description="How long the oldest of them has been missing"
+// +kubebuilder:printcolumn:name="Overdue",type=integer,JSONPath=`.status.nodes.overdue`,description="Nodes whose last scan is older than maxScanAge"
+// +kubebuilder:printcolumn:name="Unreachable",type=integer,JSONPath=`.status.nodes.unreachable`,description="Nodes that are not Ready or have no agent that is",priority=1
+// +kubebuilder:printcolumn:name="Next",type=string,JSONPath=`.status.nextRun`,description="When the next scheduled task begins",priority=1
 // +kubebuilder:printcolumn:name="Suspended",type=boolean,JSONPath=`.spec.suspend`,priority=1
 // +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`
 // +kubebuilder:printcolumn:name="Why",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].message`
@@ -60,7 +64,8 @@ type PatchPolicySpec struct {
 	// +kubebuilder:validation:Minimum=-1000000
 	// +kubebuilder:validation:Maximum=1000000
 	Priority int32 `json:"priority,omitempty"`
-	// suspend holds back everything that this policy would start.
+	// suspend holds back everything that this policy would start. Runs that fall
+	// due meanwhile are left out: they are not made up afterwards.
 	// +optional
 	// +kubebuilder:default=false
 	Suspend bool `json:"suspend,omitempty"`
@@ -68,13 +73,14 @@ type PatchPolicySpec struct {
 	// +optional
 	// +kubebuilder:default=Allowed
 	ManualTasks ManualTasks `json:"manualTasks,omitempty"`
-	// maxScanAge is the age at which a node's last scan is overdue.
+	// maxScanAge is the age at which a node's last scan is overdue: such a node is
+	// scanned as soon as it can be reached. Unset, no scan ever is. A node that was
+	// never scanned is as old as its PatchReport.
 	// +optional
-	// +kubebuilder:default="720h"
 	// +kubebuilder:validation:Type=string
 	// +kubebuilder:validation:MaxLength=32
 	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('1h')",message="maxScanAge is at least 1h; durations are written like 720h (days are not a unit)"
-	MaxScanAge metav1.Duration `json:"maxScanAge,omitzero"`
+	MaxScanAge *metav1.Duration `json:"maxScanAge,omitempty"`
 	// retryLimits are the failed attempts after which a patch is blocked.
 	// +optional
 	// +kubebuilder:default={}
@@ -90,7 +96,7 @@ type PatchPolicySpec struct {
 	// +listMapKey=name
 	// +kubebuilder:validation:MaxItems=64
 	Tasks []NamedTask `json:"tasks,omitempty"`
-	// history is how many finished tasks of the schedule are kept.
+	// history is how many finished tasks are kept of each that the schedule starts.
 	// +optional
 	// +kubebuilder:default={}
 	History HistoryLimits `json:"history,omitzero"`
@@ -120,20 +126,45 @@ type NamedTask struct {
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=50
 	// +kubebuilder:validation:XValidation:rule="self.matches('^[a-z0-9]([a-z0-9-]*[a-z0-9])?$')",message="a task's name has lower-case letters, digits and -, and begins and ends with a letter or digit"
+	// +kubebuilder:validation:XValidation:rule="self != 'overdue'",message="overdue is what the scans of overdue nodes are named; give the task another name"
 	Name string `json:"name,omitempty"`
-	// schedule starts the task; without one it is only started by hand.
+	// schedule starts the task; without one it is only started by hand. One run
+	// goes at a time: a run that falls due while another one of this task has not
+	// ended waits for that. Of several that wait the last one begins.
+	//
+	// A schedule with fixed hours follows the clock on the wall: where that is put
+	// back over its time it runs once, and where it is put forward it runs at the
+	// first moment after. One for any hour (* in the second field) goes on as time
+	// goes by.
 	// +optional
 	Schedule *Schedule `json:"schedule,omitempty"`
 	// timeZone of the schedule.
 	// +optional
 	// +kubebuilder:default=UTC
 	TimeZone TimeZone `json:"timeZone,omitempty"`
+	// jitter is by how much runs begin later than the schedule says, at most: each
+	// by a part of it of its own, which does not change, and before the next run.
+	// +optional
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=32
+	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('0s') && duration(self) <= duration('24h')",message="jitter is between 0s and 24h; durations are written like 90s or 30m"
+	Jitter *metav1.Duration `json:"jitter,omitempty"`
+	// startingDeadline is how late a run may begin that could not in time: because
+	// no manager was there, or an earlier run went on. Unset, it may at any time.
+	// Of several runs that were missed one is made up, the last.
+	// +optional
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=32
+	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('1m')",message="startingDeadline is at least 1m; durations are written like 90m or 4h (days are not a unit)"
+	StartingDeadline *metav1.Duration `json:"startingDeadline,omitempty"`
 	// template is what the task does.
 	// +required
 	Template TaskTemplate `json:"template,omitzero"`
 }
 
-// HistoryLimits are how many finished tasks of the schedule are kept.
+// HistoryLimits are how many finished tasks are kept of each named task that the
+// schedule started, and of the scans of overdue nodes. What a person started is
+// kept.
 type HistoryLimits struct {
 	// succeeded is how many successful tasks are kept.
 	// +optional
@@ -167,12 +198,19 @@ type PatchPolicyStatus struct {
 	// patches counts the missing patches of all the policy's nodes.
 	// +optional
 	Patches *PatchCounts `json:"patches,omitempty"`
-	// nextRuns says when each scheduled task runs next.
+	// oldestSecurity is since when the oldest missing security patch of all the
+	// policy's nodes has been known to its node.
+	// +optional
+	OldestSecurity *metav1.Time `json:"oldestSecurity,omitempty"`
+	// nextRun is when the next scheduled task begins.
+	// +optional
+	NextRun *metav1.Time `json:"nextRun,omitempty"`
+	// tasks says of each task with a schedule when it runs, and ran.
 	// +optional
 	// +listType=map
-	// +listMapKey=task
+	// +listMapKey=name
 	// +kubebuilder:validation:MaxItems=64
-	NextRuns []NextRun `json:"nextRuns,omitempty"`
+	Tasks []ScheduledTask `json:"tasks,omitempty"`
 	// handled remembers the tokens of buttons that were pressed.
 	// +optional
 	Handled *HandledButtons `json:"handled,omitempty"`
@@ -186,27 +224,66 @@ type PolicyNodeCounts struct {
 	// governed is how many of them no stronger policy governs.
 	// +optional
 	Governed int32 `json:"governed"`
-	// scanned is how many governed nodes have a scan younger than maxScanAge.
+	// scanned is how many governed nodes have a scan that is not overdue.
 	// +optional
 	Scanned int32 `json:"scanned"`
-	// patched is how many scanned nodes miss no patch.
+	// patched is how many scanned nodes miss no patch: the nodes that comply.
 	// +optional
 	Patched int32 `json:"patched"`
+	// overdue is how many governed nodes were last scanned longer ago than
+	// maxScanAge.
+	// +optional
+	Overdue int32 `json:"overdue"`
+	// unreachable is how many governed nodes are not Ready, or have no agent that
+	// is.
+	// +optional
+	Unreachable int32 `json:"unreachable"`
 	// rebootRequired is how many nodes wait for a reboot.
 	// +optional
 	RebootRequired int32 `json:"rebootRequired"`
 }
 
-// NextRun is the next run of a scheduled task.
-type NextRun struct {
-	// task is the name of the policy's task.
+// ScheduledTask is when a named task runs, and ran.
+type ScheduledTask struct {
+	// name of the policy's task.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
+	Name string `json:"name,omitempty"`
+	// schedule and time zone that next belongs to.
+	// +optional
+	// +kubebuilder:validation:MaxLength=256
+	Schedule string `json:"schedule,omitempty"`
+	// next is when the next run begins, its jitter included. It is in the past
+	// while a run waits, and left out while the policy is suspended.
+	// +optional
+	Next *metav1.Time `json:"next,omitempty"`
+	// last is the last run that began.
+	// +optional
+	Last *ScheduledRun `json:"last,omitempty"`
+	// missed is how many runs did not begin, and will not.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	Missed int32 `json:"missed,omitempty"`
+	// message says why a run waits, or why the last one that fell due did not begin.
+	// +optional
+	// +kubebuilder:validation:MaxLength=1024
+	Message string `json:"message,omitempty"`
+}
+
+// ScheduledRun is a run that a schedule started.
+type ScheduledRun struct {
+	// time that the schedule says, without jitter.
+	// +required
+	Time metav1.Time `json:"time,omitzero"`
+	// task is the name of the run's PatchTask.
 	// +required
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=63
 	Task string `json:"task,omitempty"`
-	// time of the next run.
-	// +required
-	Time metav1.Time `json:"time,omitzero"`
+	// phase of that PatchTask when it was last seen.
+	// +optional
+	Phase TaskPhase `json:"phase,omitempty"`
 }
 
 // PatchPolicyList is a list of PatchPolicies.

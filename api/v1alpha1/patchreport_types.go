@@ -190,6 +190,10 @@ type ReportCounts struct {
 	// downloadBytes is the size of everything that would be downloaded, in bytes.
 	// +optional
 	DownloadBytes int64 `json:"downloadBytes"`
+	// oldestSecurity is when a scan of this node first offered the security patch
+	// that has been missing for the longest.
+	// +optional
+	OldestSecurity *metav1.Time `json:"oldestSecurity,omitempty"`
 }
 
 // RebootState says whether a node has to be rebooted.

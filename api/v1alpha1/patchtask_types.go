@@ -66,6 +66,14 @@ type PatchTaskSpec struct {
 	// nodeSelector narrows the policy's nodes.
 	// +optional
 	NodeSelector *metav1.LabelSelector `json:"nodeSelector,omitempty"`
+	// nodes narrows them further, to those with these names. The manager names the
+	// nodes here that are overdue.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=5000
+	// +kubebuilder:validation:items:MinLength=1
+	// +kubebuilder:validation:items:MaxLength=253
+	Nodes []string `json:"nodes,omitempty"`
 	// ttlAfterFinished deletes the task this long after it finished; unset, it
 	// is kept. Leave it unset for a task that is kept in Git.
 	// +optional
@@ -101,9 +109,11 @@ type Trigger string
 const (
 	// TriggerManual is a person.
 	TriggerManual Trigger = "Manual"
-	// TriggerScheduled is the policy's schedule.
+	// TriggerScheduled is the policy's schedule: the task is owned by the policy and
+	// runs one of its named tasks.
 	TriggerScheduled Trigger = "Scheduled"
-	// TriggerOverdue is a node whose last scan is older than maxScanAge.
+	// TriggerOverdue is nodes whose last scan is older than maxScanAge: the task is
+	// owned by the policy and has a template of its own.
 	TriggerOverdue Trigger = "Overdue"
 )
 

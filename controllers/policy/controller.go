@@ -59,11 +59,39 @@ func (r *Reconciler) setup(mgr ctrl.Manager) error {
 	return builder.TypedControllerManagedBy[pass](mgr).
 		Named("policy").
 		Watches(&v1alpha1.PatchPolicy{}, lookAfter(0), builder.WithPredicates(predicate.GenerationChangedPredicate{})).
-		Watches(&corev1.Node{}, lookAfter(settle), builder.WithPredicates(predicate.LabelChangedPredicate{})).
+		Watches(&corev1.Node{}, lookAfter(settle), builder.WithPredicates(
+			predicate.Or[client.Object](predicate.LabelChangedPredicate{}, ReadinessChanged()))).
 		Watches(&v1alpha1.PatchReport{}, lookAfter(settle)).
+		Watches(&v1alpha1.PatchAssignment{}, lookAfter(settle), builder.WithPredicates(PresenceChanged())).
 		Watches(&admissionv1.ValidatingAdmissionPolicy{}, lookAfter(settle), builder.WithPredicates(guardOnly)).
 		Watches(&admissionv1.ValidatingAdmissionPolicyBinding{}, lookAfter(settle), builder.WithPredicates(guardOnly)).
 		Complete(r)
+}
+
+// ReadinessChanged leaves out the updates in which a Node neither became Ready
+// nor ceased to be.
+func ReadinessChanged() predicate.Funcs {
+	return predicate.Funcs{
+		UpdateFunc: func(e event.UpdateEvent) bool {
+			before, ok := e.ObjectOld.(*corev1.Node)
+			after, ok2 := e.ObjectNew.(*corev1.Node)
+			return !ok || !ok2 || ready(before) != ready(after)
+		},
+	}
+}
+
+// PresenceChanged leaves out the updates of PatchAssignments that say nothing
+// new about whether the node's agent is there.
+func PresenceChanged() predicate.Funcs {
+	agent := func(object client.Object) v1alpha1.AgentPresence {
+		if given, ok := object.(*v1alpha1.PatchAssignment); ok && given.Status.Controller != nil {
+			return given.Status.Controller.Agent
+		}
+		return ""
+	}
+	return predicate.Funcs{
+		UpdateFunc: func(e event.UpdateEvent) bool { return agent(e.ObjectOld) != agent(e.ObjectNew) },
+	}
 }
 
 // lookAfter asks for a pass a while after anything happened. An earlier one
@@ -83,8 +111,9 @@ func (r *Reconciler) Reconcile(ctx context.Context, _ pass) (reconcile.Result, e
 	policies := &v1alpha1.PatchPolicyList{}
 	nodes := &corev1.NodeList{}
 	reports := &v1alpha1.PatchReportList{}
+	assignments := &v1alpha1.PatchAssignmentList{}
 	// Nothing here changes what it reads; policies are copied before the write.
-	for _, list := range []client.ObjectList{policies, nodes, reports} {
+	for _, list := range []client.ObjectList{policies, nodes, reports, assignments} {
 		if err := r.Client.List(ctx, list, client.UnsafeDisableDeepCopy); err != nil {
 			return reconcile.Result{}, fmt.Errorf("listing %T: %w", list, err)
 		}
@@ -95,10 +124,18 @@ func (r *Reconciler) Reconcile(ctx context.Context, _ pass) (reconcile.Result, e
 	}
 
 	seen := observation{
-		membership: Govern(policies.Items, nodes.Items),
-		reports:    make(map[string]*v1alpha1.PatchReport, len(reports.Items)),
-		guardGaps:  gaps,
-		now:        r.Clock.Now(),
+		membership:  Govern(policies.Items, nodes.Items),
+		nodes:       make(map[string]*corev1.Node, len(nodes.Items)),
+		reports:     make(map[string]*v1alpha1.PatchReport, len(reports.Items)),
+		assignments: make(map[string]*v1alpha1.PatchAssignment, len(assignments.Items)),
+		guardGaps:   gaps,
+		now:         r.Clock.Now(),
+	}
+	for i := range nodes.Items {
+		seen.nodes[nodes.Items[i].Name] = &nodes.Items[i]
+	}
+	for i := range assignments.Items {
+		seen.assignments[assignments.Items[i].Name] = &assignments.Items[i]
 	}
 	for i := range reports.Items {
 		seen.reports[reports.Items[i].Name] = &reports.Items[i]

@@ -9,6 +9,7 @@ import (
 	. "github.com/onsi/gomega"
 	"github.com/onsi/gomega/types"
 	admissionv1 "k8s.io/api/admissionregistration/v1"
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	apitypes "k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -30,9 +31,11 @@ var _ = Describe("The status of a policy", func() {
 			HaveField("Type", kind), HaveField("Status", is), HaveField("Reason", reason))))
 	}
 	counts := func(selected, governed, scanned, patched, reboot int32) types.GomegaMatcher {
-		return HaveField("Nodes", HaveValue(Equal(v1alpha1.PolicyNodeCounts{
-			Selected: selected, Governed: governed, Scanned: scanned, Patched: patched, RebootRequired: reboot,
-		})))
+		return HaveField("Nodes", HaveValue(And(HaveField("Selected", selected), HaveField("Governed", governed),
+			HaveField("Scanned", scanned), HaveField("Patched", patched), HaveField("RebootRequired", reboot))))
+	}
+	away := func(overdue, unreachable int32) types.GomegaMatcher {
+		return HaveField("Nodes", HaveValue(And(HaveField("Overdue", overdue), HaveField("Unreachable", unreachable))))
 	}
 	create := func(policy v1alpha1.PatchPolicy) {
 		GinkgoHelper()
@@ -84,12 +87,36 @@ var _ = Describe("The status of a policy", func() {
 
 	It("counts a scan out when it grows too old, though nothing happens then", func() {
 		policy := newPolicy("workers", workers)
-		policy.Spec.MaxScanAge.Duration = time.Hour
+		policy.Spec.MaxScanAge = &metav1.Duration{Duration: time.Hour}
 		join("one", workers)
 		report("one", time.Now().Add(-time.Hour).Add(4*time.Second), 0, v1alpha1.RebootNotRequired)
 		create(policy)
-		Eventually(status("workers")).Should(counts(1, 1, 1, 1, 0))
-		Eventually(status("workers")).Should(counts(1, 1, 0, 0, 0))
+		Eventually(status("workers")).Should(And(counts(1, 1, 1, 1, 0), away(0, 1)))
+		Eventually(status("workers")).Should(And(counts(1, 1, 0, 0, 0), away(1, 1)))
+	})
+
+	It("tells whether nodes can be reached, and for how long a security patch has been missing", func() {
+		join("one", workers)
+		given := &v1alpha1.PatchAssignment{ObjectMeta: metav1.ObjectMeta{Name: "one"}, Spec: v1alpha1.PatchAssignmentSpec{Policy: "workers"}}
+		Expect(admin.Create(ctx, given)).To(Succeed())
+		DeferCleanup(func() { Expect(admin.Delete(ctx, given)).To(Succeed()) })
+		create(newPolicy("workers", workers))
+		Eventually(status("workers")).Should(away(0, 1), "no agent has been seen on it")
+
+		patch := func(object client.Object, body string) {
+			GinkgoHelper()
+			Expect(admin.Status().Patch(ctx, object, client.RawPatch(apitypes.MergePatchType, []byte(body)))).To(Succeed())
+		}
+		patch(given, `{"status":{"controller":{"agent":"Ready"}}}`)
+		Eventually(status("workers")).Should(away(0, 0))
+		node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "one"}}
+		patch(node, `{"status":{"conditions":[{"type":"Ready","status":"Unknown"}]}}`)
+		Eventually(status("workers")).Should(away(0, 1))
+
+		report("one", time.Now(), 1, v1alpha1.RebootNotRequired)
+		patch(&v1alpha1.PatchReport{ObjectMeta: metav1.ObjectMeta{Name: "one"}},
+			`{"status":{"counts":{"oldestSecurity":"2026-10-01T00:00:00Z"}}}`)
+		Eventually(status("workers")).Should(HaveField("OldestSecurity", HaveValue(HaveField("Time", BeTemporally("==", time.Date(2026, 10, 1, 0, 0, 0, 0, time.UTC))))))
 	})
 
 	It("tells both policies of a conflict, and none once it is mended", func() {

@@ -33,7 +33,7 @@ func newPolicy(name string, matchLabels map[string]string, options ...policyOpti
 		ObjectMeta: metav1.ObjectMeta{Name: name, CreationTimestamp: epoch},
 		Spec: v1alpha1.PatchPolicySpec{
 			NodeSelector: &metav1.LabelSelector{MatchLabels: matchLabels},
-			MaxScanAge:   metav1.Duration{Duration: 720 * time.Hour},
+			MaxScanAge:   &metav1.Duration{Duration: 720 * time.Hour},
 		},
 	}
 	for _, option := range options {

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -23,8 +24,11 @@ const (
 type observation struct {
 	policy     *v1alpha1.PatchPolicy
 	membership Membership
-	// reports of the nodes, by name; a node may have none.
-	reports map[string]*v1alpha1.PatchReport
+	// nodes, reports and assignments by the name of their node; a node may have
+	// no report and no assignment.
+	nodes       map[string]*corev1.Node
+	reports     map[string]*v1alpha1.PatchReport
+	assignments map[string]*v1alpha1.PatchAssignment
 	// guardGaps is what keeps the agents away; see package guard.
 	guardGaps []string
 	now       time.Time
@@ -55,7 +59,7 @@ var checks = []func(observation) (verdict, bool){
 func (o observation) status() v1alpha1.PatchPolicyStatus {
 	status := *o.policy.Status.DeepCopy()
 	status.ObservedGeneration = o.policy.Generation
-	status.Nodes, status.Patches = o.totals()
+	status.Nodes, status.Patches, status.OldestSecurity = o.totals()
 
 	verdict := o.verdict()
 	o.set(&status, v1alpha1.ConditionReady, !verdict.stalled, verdict.reason, verdict.message)
@@ -188,14 +192,19 @@ func (o observation) conflictMessage(conflicts []Conflict) string {
 		". The oldest of them comes first; give each a priority of its own"
 }
 
-// totals counts the governed nodes and their missing patches.
-func (o observation) totals() (*v1alpha1.PolicyNodeCounts, *v1alpha1.PatchCounts) {
+// totals counts the governed nodes and their missing patches, and finds since
+// when the oldest missing security patch has been known.
+func (o observation) totals() (*v1alpha1.PolicyNodeCounts, *v1alpha1.PatchCounts, *metav1.Time) {
 	members := o.members()
 	nodes := &v1alpha1.PolicyNodeCounts{
 		Selected: int32(len(members.Selected)), Governed: int32(len(members.Governed)),
 	}
 	patches := &v1alpha1.PatchCounts{}
+	var oldest *metav1.Time
 	for _, name := range members.Governed {
+		if !Reachable(o.nodes[name], o.assignments[name]) {
+			nodes.Unreachable++
+		}
 		report := o.reports[name]
 		if report == nil {
 			continue
@@ -206,23 +215,21 @@ func (o observation) totals() (*v1alpha1.PolicyNodeCounts, *v1alpha1.PatchCounts
 		counts := report.Status.Counts
 		if counts != nil {
 			add(patches, counts.PatchCounts)
+			if first := counts.OldestSecurity; first != nil && (oldest == nil || first.Before(oldest)) {
+				oldest = first.DeepCopy()
+			}
 		}
-		if overdue, scanned := o.overdueAt(report); scanned && o.now.Before(overdue) {
+		switch {
+		case Overdue(o.policy, report, o.now):
+			nodes.Overdue++
+		case report.Status.Scan != nil && report.Status.Scan.Time != nil:
 			nodes.Scanned++
 			if counts != nil && counts.Missing == 0 {
 				nodes.Patched++
 			}
 		}
 	}
-	return nodes, patches
-}
-
-// overdueAt is when the last scan of a node grows older than maxScanAge.
-func (o observation) overdueAt(report *v1alpha1.PatchReport) (time.Time, bool) {
-	if report.Status.Scan == nil || report.Status.Scan.Time == nil {
-		return time.Time{}, false
-	}
-	return report.Status.Scan.Time.Add(o.policy.Spec.MaxScanAge.Duration), true
+	return nodes, patches, oldest
 }
 
 // nextOverdue is how long until the next scan grows too old, which nothing else
@@ -230,14 +237,8 @@ func (o observation) overdueAt(report *v1alpha1.PatchReport) (time.Time, bool) {
 func (o observation) nextOverdue() time.Duration {
 	var next time.Duration
 	for _, name := range o.members().Governed {
-		report := o.reports[name]
-		if report == nil {
-			continue
-		}
-		if overdue, scanned := o.overdueAt(report); scanned && o.now.Before(overdue) {
-			if wait := overdue.Sub(o.now); next == 0 || wait < next {
-				next = wait
-			}
+		if due := OverdueAt(o.policy, o.reports[name]); due.After(o.now) {
+			next = sooner(next, due.Sub(o.now))
 		}
 	}
 	return next

@@ -17,7 +17,13 @@ import (
 var now = time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
 
 func observe(name string, policies []v1alpha1.PatchPolicy, nodes []corev1.Node, reports ...*v1alpha1.PatchReport) observation {
-	seen := observation{membership: Govern(policies, nodes), reports: map[string]*v1alpha1.PatchReport{}, now: now}
+	seen := observation{
+		membership: Govern(policies, nodes), now: now,
+		nodes: map[string]*corev1.Node{}, reports: map[string]*v1alpha1.PatchReport{}, assignments: map[string]*v1alpha1.PatchAssignment{},
+	}
+	for i := range nodes {
+		seen.nodes[nodes[i].Name] = &nodes[i]
+	}
 	for i := range policies {
 		if policies[i].Name == name {
 			seen.policy = &policies[i]
@@ -190,22 +196,44 @@ func TestMessagesAreBounded(t *testing.T) {
 func TestTotals(t *testing.T) {
 	workers := map[string]string{"pool": "workers"}
 	policies := []v1alpha1.PatchPolicy{newPolicy("p", nil), newPolicy("strong", workers, priority(1))}
-	policies[0].Spec.MaxScanAge.Duration = 24 * time.Hour
+	policies[0].Spec.MaxScanAge = &metav1.Duration{Duration: 24 * time.Hour}
 	nodes := []corev1.Node{
 		newNode("missing", nil), newNode("patched", nil), newNode("old", nil), newNode("exactly", nil),
-		newNode("silent", nil), newNode("failed", nil), newNode("foreign", workers),
+		newNode("silent", nil), newNode("failed", nil), newNode("never", nil), newNode("foreign", workers),
 	}
-	neverScanned := &v1alpha1.PatchReport{ObjectMeta: metav1.ObjectMeta{Name: "failed"}}
+	neverScanned := func(name string, age time.Duration) *v1alpha1.PatchReport {
+		return &v1alpha1.PatchReport{ObjectMeta: metav1.ObjectMeta{Name: name, CreationTimestamp: metav1.NewTime(now.Add(-age))}}
+	}
+	since := func(report *v1alpha1.PatchReport, age time.Duration) *v1alpha1.PatchReport {
+		report.Status.Counts.OldestSecurity = &metav1.Time{Time: now.Add(-age)}
+		return report
+	}
 	seen := observe("p", policies, nodes,
-		scanned("missing", time.Hour, 10, 4, v1alpha1.RebootRequired),
+		since(scanned("missing", time.Hour, 10, 4, v1alpha1.RebootRequired), 10*24*time.Hour),
 		scanned("patched", 2*time.Hour, 0, 0, v1alpha1.RebootNotRequired),
 		scanned("old", 25*time.Hour, 0, 0, v1alpha1.RebootUnknown),
-		scanned("exactly", 24*time.Hour, 5, 1, v1alpha1.RebootRequired),
-		scanned("foreign", time.Hour, 100, 100, v1alpha1.RebootRequired),
-		neverScanned,
+		since(scanned("exactly", 24*time.Hour, 5, 1, v1alpha1.RebootRequired), 40*24*time.Hour),
+		since(scanned("foreign", time.Hour, 100, 100, v1alpha1.RebootRequired), 90*24*time.Hour),
+		neverScanned("failed", time.Hour),
+		neverScanned("never", 25*time.Hour),
 	)
-	gotNodes, gotPatches := seen.totals()
-	wantNodes := &v1alpha1.PolicyNodeCounts{Selected: 7, Governed: 6, Scanned: 2, Patched: 1, RebootRequired: 2}
+	for name, node := range seen.nodes {
+		node.Status.Conditions = []corev1.NodeCondition{{Type: corev1.NodeReady, Status: corev1.ConditionTrue}}
+		seen.assignments[name] = &v1alpha1.PatchAssignment{
+			Status: v1alpha1.PatchAssignmentStatus{Controller: &v1alpha1.ControllerStatus{Agent: v1alpha1.AgentReady}},
+		}
+	}
+	seen.nodes["old"].Status.Conditions[0].Status = corev1.ConditionUnknown
+	seen.nodes["exactly"].Status.Conditions = nil
+	seen.assignments["missing"].Status.Controller.Agent = v1alpha1.AgentNotReady
+	seen.assignments["patched"].Status.Controller = nil
+	delete(seen.assignments, "silent")
+	seen.nodes["foreign"].Status.Conditions = nil
+
+	gotNodes, gotPatches, gotOldest := seen.totals()
+	wantNodes := &v1alpha1.PolicyNodeCounts{
+		Selected: 8, Governed: 7, Scanned: 2, Patched: 1, RebootRequired: 2, Overdue: 3, Unreachable: 5,
+	}
 	wantPatches := &v1alpha1.PatchCounts{
 		Missing: 15, Security: 5, Bugfix: 4, Enhancement: 8, Other: 12, Held: 16, KeptBack: 20,
 		Phased: 24, Excluded: 28, Installed: 32, Failed: 36, Blocked: 40, Downloaded: 44,
@@ -216,8 +244,21 @@ func TestTotals(t *testing.T) {
 	if diff := cmp.Diff(wantPatches, gotPatches); diff != "" {
 		t.Errorf("patches (-want +got):\n%s", diff)
 	}
+	if want := now.Add(-40 * 24 * time.Hour); gotOldest == nil || !gotOldest.Time.Equal(want) {
+		t.Errorf("the oldest security patch is of %v, want %v", gotOldest, want)
+	}
 	if got := seen.nextOverdue(); got != 22*time.Hour {
 		t.Errorf("looks again in %v, want 22h: then the scan of \"patched\" is too old", got)
+	}
+
+	policies[0].Spec.MaxScanAge = nil
+	wantNodes.Overdue, wantNodes.Scanned, wantNodes.Patched = 0, 4, 2
+	gotNodes, _, _ = seen.totals()
+	if diff := cmp.Diff(wantNodes, gotNodes); diff != "" {
+		t.Errorf("nodes of a policy without maxScanAge (-want +got):\n%s", diff)
+	}
+	if got := seen.nextOverdue(); got != 0 {
+		t.Errorf("looks again in %v, though no scan ever grows too old", got)
 	}
 }
 
@@ -232,9 +273,10 @@ func TestSooner(t *testing.T) {
 func TestStatusKeepsWhatOthersWrite(t *testing.T) {
 	policies := []v1alpha1.PatchPolicy{newPolicy("p", nil)}
 	policies[0].Status.Handled = &v1alpha1.HandledButtons{ClearLog: "token"}
-	policies[0].Status.NextRuns = []v1alpha1.NextRun{{Task: "daily"}}
+	policies[0].Status.Tasks = []v1alpha1.ScheduledTask{{Name: "daily"}}
+	policies[0].Status.NextRun = &epoch
 	status := observe("p", policies, nil).status()
-	if status.Handled == nil || status.Handled.ClearLog != "token" || len(status.NextRuns) != 1 {
+	if status.Handled == nil || status.Handled.ClearLog != "token" || len(status.Tasks) != 1 || status.NextRun == nil {
 		t.Errorf("got %+v, which lost what others wrote", status)
 	}
 }

@@ -80,6 +80,7 @@ func succeed(former *v1alpha1.PatchReportStatus, o observation) *v1alpha1.PatchR
 	if t := o.Scan.MetadataRefreshed; !t.IsZero() {
 		s.PatchData = &v1alpha1.PatchData{Time: &metav1.Time{Time: t}}
 	}
+	s.Counts.OldestSecurity = oldestSecurity(o)
 	s.Patches, s.PatchesOmitted = patches(o)
 	s.NewPackages, s.NewPackagesOmitted = newPackages(o.Scan.NewPackages)
 
@@ -209,6 +210,24 @@ func counts(scan *packages.Scan, by *criteria) *v1alpha1.ReportCounts {
 		c.DownloadBytes += p.DownloadSize
 	}
 	return c
+}
+
+// oldestSecurity is when the security patch was first offered that has been missing for the longest, nil if none is.
+func oldestSecurity(o observation) *metav1.Time {
+	var oldest time.Time
+	for i := range o.Scan.Patches {
+		p := &o.Scan.Patches[i]
+		if p.Classification != packages.Security {
+			continue
+		}
+		if seen, known := o.FirstSeen[firstSeenKey(p)]; known && (oldest.IsZero() || seen.Before(oldest)) {
+			oldest = seen
+		}
+	}
+	if oldest.IsZero() {
+		return nil
+	}
+	return &metav1.Time{Time: oldest}
 }
 
 // tallyOf is where patches of a state are counted; nil for those that are only missing.

@@ -165,6 +165,34 @@ func TestFirstSeen(t *testing.T) {
 	}
 }
 
+func TestOldestSecurity(t *testing.T) {
+	patches := []packages.Patch{
+		{Name: "bug", AvailableVersion: "1", Classification: packages.Bugfix},
+		{Name: "new", AvailableVersion: "1", Classification: packages.Security},
+		{Name: "old", AvailableVersion: "1", Classification: packages.Security},
+		{Name: "never-seen", AvailableVersion: "1", Classification: packages.Security},
+	}
+	seen := firstSeen{
+		firstSeenKey(&patches[0]): monday.Add(-time.Hour), firstSeenKey(&patches[1]): tuesday, firstSeenKey(&patches[2]): monday,
+	}
+	for name, test := range map[string]struct {
+		missing []packages.Patch
+		want    *metav1.Time
+	}{
+		"nothing is missing":               {},
+		"no security patch":                {missing: patches[:1]},
+		"one whose first day is not known": {missing: patches[3:]},
+		"the oldest of several":            {missing: patches, want: &metav1.Time{Time: monday}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			o := observation{Scan: &packages.Scan{Patches: test.missing}, FirstSeen: seen}
+			if got := oldestSecurity(o); !got.Equal(test.want) {
+				t.Errorf("Missing since %v, want %v", got, test.want)
+			}
+		})
+	}
+}
+
 func TestName(t *testing.T) {
 	want := map[string]string{"": "libc6", "all": "libc6", "noarch": "libc6", "m68k": "libc6:m68k"}
 	for _, architecture := range native {

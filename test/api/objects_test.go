@@ -91,13 +91,17 @@ status:
 		store(ctx, named("PatchPolicy", "columns", `spec: {nodeSelector: {}}
 status:
   observedGeneration: 1
-  nodes: {selected: 10, governed: 9, scanned: 8, patched: 7, rebootRequired: 6}
+  nodes: {selected: 10, governed: 9, scanned: 8, patched: 7, rebootRequired: 6, overdue: 1, unreachable: 2}
+  oldestSecurity: "2020-01-01T00:00:00Z"
+  nextRun: "2027-01-01T06:00:00Z"
   patches: {missing: 40, security: 4, bugfix: 0, enhancement: 0, other: 36, held: 0, keptBack: 0, phased: 0, excluded: 0, installed: 0, failed: 0, blocked: 0}
   conditions: [{type: Ready, status: "True", reason: Governing, message: Governs 9 nodes, lastTransitionTime: "2020-01-01T00:00:00Z"}]`))
 		rows := cells(kubectl(ctx, "get", "pp", "columns"))
-		Expect(rows[0]).To(Equal([]string{"NAME", "NODES", "SCANNED", "PATCHED", "SECURITY", "READY", "WHY", "AGE"}))
-		Expect(rows[1]).To(HaveExactElements("columns", "9", "8", "7", "4", "True", "Governs 9 nodes", MatchRegexp(`^\d+s$`)))
-		Expect(cells(kubectl(ctx, "get", "pp", "columns", "-o", "wide"))[0]).To(ContainElement("SUSPENDED"))
+		Expect(rows[0]).To(Equal([]string{"NAME", "NODES", "SCANNED", "PATCHED", "SECURITY", "OLDEST", "OVERDUE", "READY", "WHY", "AGE"}))
+		Expect(rows[1]).To(HaveExactElements("columns", "9", "8", "7", "4", MatchRegexp(`^\d+y`), "1", "True", "Governs 9 nodes", MatchRegexp(`^\d+s$`)))
+		rows = cells(kubectl(ctx, "get", "pp", "columns", "-o", "wide"))
+		Expect(rows[0]).To(ContainElements("SUSPENDED", "NEXT", "UNREACHABLE"))
+		Expect(rows[1]).To(ContainElements("2027-01-01T06:00:00Z", "2"))
 	})
 
 	It("say of a node's retries what is blocked", func(ctx SpecContext) {
@@ -156,7 +160,6 @@ var _ = Describe("the kinds", func() {
 			"priority":           int64(0),
 			"suspend":            false,
 			"manualTasks":        "Allowed",
-			"maxScanAge":         "720h",
 			"retryLimits":        map[string]any{"download": int64(11), "install": int64(4)},
 			"history":            map[string]any{"succeeded": int64(3), "failed": int64(3)},
 			"maintenanceWindows": []any{map[string]any{"schedule": "0 1 * * SAT", "duration": "5h", "timeZone": "UTC"}},

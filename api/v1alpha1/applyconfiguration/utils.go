@@ -20,6 +20,8 @@ func ForKind(kind schema.GroupVersionKind) interface{} {
 		return &apiv1alpha1.AgentStatusApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("Blockers"):
 		return &apiv1alpha1.BlockersApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("ButtonPress"):
+		return &apiv1alpha1.ButtonPressApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("ControllerStatus"):
 		return &apiv1alpha1.ControllerStatusApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("DownloadOptions"):
@@ -50,8 +52,6 @@ func ForKind(kind schema.GroupVersionKind) interface{} {
 		return &apiv1alpha1.NamedTaskApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("NewPackage"):
 		return &apiv1alpha1.NewPackageApplyConfiguration{}
-	case v1alpha1.SchemeGroupVersion.WithKind("NextRun"):
-		return &apiv1alpha1.NextRunApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("NodeConditionBlocker"):
 		return &apiv1alpha1.NodeConditionBlockerApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("NodeFailure"):
@@ -120,6 +120,10 @@ func ForKind(kind schema.GroupVersionKind) interface{} {
 		return &apiv1alpha1.ScanOptionsApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("ScanRun"):
 		return &apiv1alpha1.ScanRunApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("ScheduledRun"):
+		return &apiv1alpha1.ScheduledRunApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("ScheduledTask"):
+		return &apiv1alpha1.ScheduledTaskApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("TaskNodeCounts"):
 		return &apiv1alpha1.TaskNodeCountsApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("TaskStop"):

@@ -85,6 +85,27 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: prometheus
       type:
         namedType: com.github.nodepatch.nodepatch.api.v1alpha1.PrometheusBlocker
+- name: com.github.nodepatch.nodepatch.api.v1alpha1.ButtonPress
+  map:
+    fields:
+    - name: button
+      type:
+        scalar: string
+    - name: logVersion
+      type:
+        scalar: string
+    - name: number
+      type:
+        scalar: numeric
+    - name: refreshes
+      type:
+        scalar: numeric
+    - name: time
+      type:
+        namedType: io.k8s.apimachinery.pkg.apis.meta.v1.MicroTime
+    - name: value
+      type:
+        scalar: string
 - name: com.github.nodepatch.nodepatch.api.v1alpha1.Classification
   scalar: string
 - name: com.github.nodepatch.nodepatch.api.v1alpha1.ControllerStatus
@@ -183,6 +204,18 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: clearRetries
       type:
         scalar: string
+    - name: logClearedAt
+      type:
+        namedType: io.k8s.apimachinery.pkg.apis.meta.v1.MicroTime
+    - name: policyPress
+      type:
+        scalar: string
+    - name: press
+      type:
+        namedType: com.github.nodepatch.nodepatch.api.v1alpha1.ButtonPress
+    - name: presses
+      type:
+        scalar: numeric
     - name: updatePatchData
       type:
         scalar: string
@@ -277,12 +310,18 @@ var schemaYAML = typed.YAMLObject(`types:
 - name: com.github.nodepatch.nodepatch.api.v1alpha1.NamedTask
   map:
     fields:
+    - name: jitter
+      type:
+        namedType: io.k8s.apimachinery.pkg.apis.meta.v1.Duration
     - name: name
       type:
         scalar: string
     - name: schedule
       type:
         namedType: com.github.nodepatch.nodepatch.api.v1alpha1.Schedule
+    - name: startingDeadline
+      type:
+        namedType: io.k8s.apimachinery.pkg.apis.meta.v1.Duration
     - name: template
       type:
         namedType: com.github.nodepatch.nodepatch.api.v1alpha1.TaskTemplate
@@ -302,15 +341,6 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: version
       type:
         scalar: string
-- name: com.github.nodepatch.nodepatch.api.v1alpha1.NextRun
-  map:
-    fields:
-    - name: task
-      type:
-        scalar: string
-    - name: time
-      type:
-        namedType: io.k8s.apimachinery.pkg.apis.meta.v1.Time
 - name: com.github.nodepatch.nodepatch.api.v1alpha1.NodeConditionBlocker
   map:
     fields:
@@ -461,6 +491,9 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: operation
       type:
         namedType: com.github.nodepatch.nodepatch.api.v1alpha1.Operation
+    - name: patchDataRefreshes
+      type:
+        scalar: numeric
     - name: policy
       type:
         scalar: string
@@ -600,7 +633,6 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: maxScanAge
       type:
         namedType: io.k8s.apimachinery.pkg.apis.meta.v1.Duration
-      default: 720h
     - name: nodeSelector
       type:
         namedType: io.k8s.apimachinery.pkg.apis.meta.v1.LabelSelector
@@ -638,23 +670,29 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: handled
       type:
         namedType: com.github.nodepatch.nodepatch.api.v1alpha1.HandledButtons
-    - name: nextRuns
+    - name: nextRun
       type:
-        list:
-          elementType:
-            namedType: com.github.nodepatch.nodepatch.api.v1alpha1.NextRun
-          elementRelationship: associative
-          keys:
-          - task
+        namedType: io.k8s.apimachinery.pkg.apis.meta.v1.Time
     - name: nodes
       type:
         namedType: com.github.nodepatch.nodepatch.api.v1alpha1.PolicyNodeCounts
     - name: observedGeneration
       type:
         scalar: numeric
+    - name: oldestSecurity
+      type:
+        namedType: io.k8s.apimachinery.pkg.apis.meta.v1.Time
     - name: patches
       type:
         namedType: com.github.nodepatch.nodepatch.api.v1alpha1.PatchCounts
+    - name: tasks
+      type:
+        list:
+          elementType:
+            namedType: com.github.nodepatch.nodepatch.api.v1alpha1.ScheduledTask
+          elementRelationship: associative
+          keys:
+          - name
 - name: com.github.nodepatch.nodepatch.api.v1alpha1.PatchReport
   map:
     fields:
@@ -857,6 +895,12 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: nodeSelector
       type:
         namedType: io.k8s.apimachinery.pkg.apis.meta.v1.LabelSelector
+    - name: nodes
+      type:
+        list:
+          elementType:
+            scalar: string
+          elementRelationship: atomic
     - name: policy
       type:
         scalar: string
@@ -942,6 +986,9 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: governed
       type:
         scalar: numeric
+    - name: overdue
+      type:
+        scalar: numeric
     - name: patched
       type:
         scalar: numeric
@@ -952,6 +999,9 @@ var schemaYAML = typed.YAMLObject(`types:
       type:
         scalar: numeric
     - name: selected
+      type:
+        scalar: numeric
+    - name: unreachable
       type:
         scalar: numeric
 - name: com.github.nodepatch.nodepatch.api.v1alpha1.PrometheusBlocker
@@ -1041,6 +1091,9 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: newPackages
       type:
         scalar: numeric
+    - name: oldestSecurity
+      type:
+        namedType: io.k8s.apimachinery.pkg.apis.meta.v1.Time
     - name: other
       type:
         scalar: numeric
@@ -1126,6 +1179,39 @@ var schemaYAML = typed.YAMLObject(`types:
         namedType: io.k8s.apimachinery.pkg.apis.meta.v1.Time
 - name: com.github.nodepatch.nodepatch.api.v1alpha1.Schedule
   scalar: string
+- name: com.github.nodepatch.nodepatch.api.v1alpha1.ScheduledRun
+  map:
+    fields:
+    - name: phase
+      type:
+        namedType: com.github.nodepatch.nodepatch.api.v1alpha1.TaskPhase
+    - name: task
+      type:
+        scalar: string
+    - name: time
+      type:
+        namedType: io.k8s.apimachinery.pkg.apis.meta.v1.Time
+- name: com.github.nodepatch.nodepatch.api.v1alpha1.ScheduledTask
+  map:
+    fields:
+    - name: last
+      type:
+        namedType: com.github.nodepatch.nodepatch.api.v1alpha1.ScheduledRun
+    - name: message
+      type:
+        scalar: string
+    - name: missed
+      type:
+        scalar: numeric
+    - name: name
+      type:
+        scalar: string
+    - name: next
+      type:
+        namedType: io.k8s.apimachinery.pkg.apis.meta.v1.Time
+    - name: schedule
+      type:
+        scalar: string
 - name: com.github.nodepatch.nodepatch.api.v1alpha1.Severity
   scalar: string
 - name: com.github.nodepatch.nodepatch.api.v1alpha1.Step

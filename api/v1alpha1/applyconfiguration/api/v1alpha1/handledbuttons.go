@@ -2,6 +2,10 @@
 
 package v1alpha1
 
+import (
+	v1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
 // HandledButtonsApplyConfiguration represents a declarative configuration of the HandledButtons type for use
 // with apply.
 //
@@ -18,6 +22,18 @@ type HandledButtonsApplyConfiguration struct {
 	ClearLog *string `json:"clearLog,omitempty"`
 	// updatePatchData is the last token of nodepatch.io/update-patch-data.
 	UpdatePatchData *string `json:"updatePatchData,omitempty"`
+	// press is the button that is being acted on, on other kinds than PatchRetry.
+	// It is gone once that is done.
+	Press *ButtonPressApplyConfiguration `json:"press,omitempty"`
+	// presses is how many buttons were acted on here, on other kinds than PatchRetry.
+	Presses *int64 `json:"presses,omitempty"`
+	// policyPress, on a PatchRetry, is the last press of nodepatch.io/clear-retries
+	// on the node's policy that was acted on here: the policy's UID, a slash and
+	// the number of the press. A manager that goes on with it clears nothing twice.
+	PolicyPress *string `json:"policyPress,omitempty"`
+	// logClearedAt, on a PatchTask, is when its log was last cleared: entries up to
+	// then do not come back into its status.
+	LogClearedAt *v1.MicroTime `json:"logClearedAt,omitempty"`
 }
 
 // HandledButtonsApplyConfiguration constructs a declarative configuration of the HandledButtons type for use with
@@ -55,5 +71,37 @@ func (b *HandledButtonsApplyConfiguration) WithClearLog(value string) *HandledBu
 // If called multiple times, the UpdatePatchData field is set to the value of the last call.
 func (b *HandledButtonsApplyConfiguration) WithUpdatePatchData(value string) *HandledButtonsApplyConfiguration {
 	b.UpdatePatchData = &value
+	return b
+}
+
+// WithPress sets the Press field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the Press field is set to the value of the last call.
+func (b *HandledButtonsApplyConfiguration) WithPress(value *ButtonPressApplyConfiguration) *HandledButtonsApplyConfiguration {
+	b.Press = value
+	return b
+}
+
+// WithPresses sets the Presses field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the Presses field is set to the value of the last call.
+func (b *HandledButtonsApplyConfiguration) WithPresses(value int64) *HandledButtonsApplyConfiguration {
+	b.Presses = &value
+	return b
+}
+
+// WithPolicyPress sets the PolicyPress field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the PolicyPress field is set to the value of the last call.
+func (b *HandledButtonsApplyConfiguration) WithPolicyPress(value string) *HandledButtonsApplyConfiguration {
+	b.PolicyPress = &value
+	return b
+}
+
+// WithLogClearedAt sets the LogClearedAt field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the LogClearedAt field is set to the value of the last call.
+func (b *HandledButtonsApplyConfiguration) WithLogClearedAt(value v1.MicroTime) *HandledButtonsApplyConfiguration {
+	b.LogClearedAt = &value
 	return b
 }

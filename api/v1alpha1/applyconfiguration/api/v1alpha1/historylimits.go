@@ -5,7 +5,9 @@ package v1alpha1
 // HistoryLimitsApplyConfiguration represents a declarative configuration of the HistoryLimits type for use
 // with apply.
 //
-// HistoryLimits are how many finished tasks of the schedule are kept.
+// HistoryLimits are how many finished tasks are kept of each named task that the
+// schedule started, and of the scans of overdue nodes. What a person started is
+// kept.
 type HistoryLimitsApplyConfiguration struct {
 	// succeeded is how many successful tasks are kept.
 	Succeeded *int32 `json:"succeeded,omitempty"`

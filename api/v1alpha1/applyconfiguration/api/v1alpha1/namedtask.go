@@ -4,6 +4,7 @@ package v1alpha1
 
 import (
 	apiv1alpha1 "github.com/nodepatch/nodepatch/api/v1alpha1"
+	v1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
 // NamedTaskApplyConfiguration represents a declarative configuration of the NamedTask type for use
@@ -13,10 +14,24 @@ import (
 type NamedTaskApplyConfiguration struct {
 	// name of the task, by which a PatchTask asks for it.
 	Name *string `json:"name,omitempty"`
-	// schedule starts the task; without one it is only started by hand.
+	// schedule starts the task; without one it is only started by hand. One run
+	// goes at a time: a run that falls due while another one of this task has not
+	// ended waits for that. Of several that wait the last one begins.
+	//
+	// A schedule with fixed hours follows the clock on the wall: where that is put
+	// back over its time it runs once, and where it is put forward it runs at the
+	// first moment after. One for any hour (* in the second field) goes on as time
+	// goes by.
 	Schedule *apiv1alpha1.Schedule `json:"schedule,omitempty"`
 	// timeZone of the schedule.
 	TimeZone *apiv1alpha1.TimeZone `json:"timeZone,omitempty"`
+	// jitter is by how much runs begin later than the schedule says, at most: each
+	// by a part of it of its own, which does not change, and before the next run.
+	Jitter *v1.Duration `json:"jitter,omitempty"`
+	// startingDeadline is how late a run may begin that could not in time: because
+	// no manager was there, or an earlier run went on. Unset, it may at any time.
+	// Of several runs that were missed one is made up, the last.
+	StartingDeadline *v1.Duration `json:"startingDeadline,omitempty"`
 	// template is what the task does.
 	Template *TaskTemplateApplyConfiguration `json:"template,omitempty"`
 }
@@ -48,6 +63,22 @@ func (b *NamedTaskApplyConfiguration) WithSchedule(value apiv1alpha1.Schedule) *
 // If called multiple times, the TimeZone field is set to the value of the last call.
 func (b *NamedTaskApplyConfiguration) WithTimeZone(value apiv1alpha1.TimeZone) *NamedTaskApplyConfiguration {
 	b.TimeZone = &value
+	return b
+}
+
+// WithJitter sets the Jitter field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the Jitter field is set to the value of the last call.
+func (b *NamedTaskApplyConfiguration) WithJitter(value v1.Duration) *NamedTaskApplyConfiguration {
+	b.Jitter = &value
+	return b
+}
+
+// WithStartingDeadline sets the StartingDeadline field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the StartingDeadline field is set to the value of the last call.
+func (b *NamedTaskApplyConfiguration) WithStartingDeadline(value v1.Duration) *NamedTaskApplyConfiguration {
+	b.StartingDeadline = &value
 	return b
 }
 

@@ -22,6 +22,10 @@ type PatchAssignmentSpecApplyConfiguration struct {
 	// has cleared counts there: when it changes, the agent reads its PatchRetry
 	// again, which it does not watch.
 	RetryClears *int64 `json:"retryClears,omitempty"`
+	// patchDataRefreshes is how often people asked for fresh patch data: when it
+	// grows, the agent refreshes its package metadata and scans, without a task. An
+	// operation that is under way goes first, and will do if it refreshes itself.
+	PatchDataRefreshes *int64 `json:"patchDataRefreshes,omitempty"`
 }
 
 // PatchAssignmentSpecApplyConfiguration constructs a declarative configuration of the PatchAssignmentSpec type for use with
@@ -64,5 +68,13 @@ func (b *PatchAssignmentSpecApplyConfiguration) WithVerdicts(values ...*EndedOpe
 // If called multiple times, the RetryClears field is set to the value of the last call.
 func (b *PatchAssignmentSpecApplyConfiguration) WithRetryClears(value int64) *PatchAssignmentSpecApplyConfiguration {
 	b.RetryClears = &value
+	return b
+}
+
+// WithPatchDataRefreshes sets the PatchDataRefreshes field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the PatchDataRefreshes field is set to the value of the last call.
+func (b *PatchAssignmentSpecApplyConfiguration) WithPatchDataRefreshes(value int64) *PatchAssignmentSpecApplyConfiguration {
+	b.PatchDataRefreshes = &value
 	return b
 }

@@ -18,11 +18,14 @@ type PatchPolicySpecApplyConfiguration struct {
 	// priority decides which policy governs a node that several select: the
 	// highest; among equals the oldest, then the first by name.
 	Priority *int32 `json:"priority,omitempty"`
-	// suspend holds back everything that this policy would start.
+	// suspend holds back everything that this policy would start. Runs that fall
+	// due meanwhile are left out: they are not made up afterwards.
 	Suspend *bool `json:"suspend,omitempty"`
 	// manualTasks says whether a person may start a task, or the schedule alone.
 	ManualTasks *apiv1alpha1.ManualTasks `json:"manualTasks,omitempty"`
-	// maxScanAge is the age at which a node's last scan is overdue.
+	// maxScanAge is the age at which a node's last scan is overdue: such a node is
+	// scanned as soon as it can be reached. Unset, no scan ever is. A node that was
+	// never scanned is as old as its PatchReport.
 	MaxScanAge *metav1.Duration `json:"maxScanAge,omitempty"`
 	// retryLimits are the failed attempts after which a patch is blocked.
 	RetryLimits *RetryLimitsApplyConfiguration `json:"retryLimits,omitempty"`
@@ -30,7 +33,7 @@ type PatchPolicySpecApplyConfiguration struct {
 	MaintenanceWindows []MaintenanceWindowApplyConfiguration `json:"maintenanceWindows,omitempty"`
 	// tasks are the policy's named tasks.
 	Tasks []NamedTaskApplyConfiguration `json:"tasks,omitempty"`
-	// history is how many finished tasks of the schedule are kept.
+	// history is how many finished tasks are kept of each that the schedule starts.
 	History *HistoryLimitsApplyConfiguration `json:"history,omitempty"`
 }
 

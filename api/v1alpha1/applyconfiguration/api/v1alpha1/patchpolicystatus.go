@@ -3,6 +3,7 @@
 package v1alpha1
 
 import (
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	v1 "k8s.io/client-go/applyconfigurations/meta/v1"
 )
 
@@ -20,8 +21,13 @@ type PatchPolicyStatusApplyConfiguration struct {
 	Nodes *PolicyNodeCountsApplyConfiguration `json:"nodes,omitempty"`
 	// patches counts the missing patches of all the policy's nodes.
 	Patches *PatchCountsApplyConfiguration `json:"patches,omitempty"`
-	// nextRuns says when each scheduled task runs next.
-	NextRuns []NextRunApplyConfiguration `json:"nextRuns,omitempty"`
+	// oldestSecurity is since when the oldest missing security patch of all the
+	// policy's nodes has been known to its node.
+	OldestSecurity *metav1.Time `json:"oldestSecurity,omitempty"`
+	// nextRun is when the next scheduled task begins.
+	NextRun *metav1.Time `json:"nextRun,omitempty"`
+	// tasks says of each task with a schedule when it runs, and ran.
+	Tasks []ScheduledTaskApplyConfiguration `json:"tasks,omitempty"`
 	// handled remembers the tokens of buttons that were pressed.
 	Handled *HandledButtonsApplyConfiguration `json:"handled,omitempty"`
 }
@@ -69,15 +75,31 @@ func (b *PatchPolicyStatusApplyConfiguration) WithPatches(value *PatchCountsAppl
 	return b
 }
 
-// WithNextRuns adds the given value to the NextRuns field in the declarative configuration
+// WithOldestSecurity sets the OldestSecurity field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the OldestSecurity field is set to the value of the last call.
+func (b *PatchPolicyStatusApplyConfiguration) WithOldestSecurity(value metav1.Time) *PatchPolicyStatusApplyConfiguration {
+	b.OldestSecurity = &value
+	return b
+}
+
+// WithNextRun sets the NextRun field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the NextRun field is set to the value of the last call.
+func (b *PatchPolicyStatusApplyConfiguration) WithNextRun(value metav1.Time) *PatchPolicyStatusApplyConfiguration {
+	b.NextRun = &value
+	return b
+}
+
+// WithTasks adds the given value to the Tasks field in the declarative configuration
 // and returns the receiver, so that objects can be build by chaining "With" function invocations.
-// If called multiple times, values provided by each call will be appended to the NextRuns field.
-func (b *PatchPolicyStatusApplyConfiguration) WithNextRuns(values ...*NextRunApplyConfiguration) *PatchPolicyStatusApplyConfiguration {
+// If called multiple times, values provided by each call will be appended to the Tasks field.
+func (b *PatchPolicyStatusApplyConfiguration) WithTasks(values ...*ScheduledTaskApplyConfiguration) *PatchPolicyStatusApplyConfiguration {
 	for i := range values {
 		if values[i] == nil {
-			panic("nil value passed to WithNextRuns")
+			panic("nil value passed to WithTasks")
 		}
-		b.NextRuns = append(b.NextRuns, *values[i])
+		b.Tasks = append(b.Tasks, *values[i])
 	}
 	return b
 }

@@ -20,6 +20,9 @@ type PatchTaskSpecApplyConfiguration struct {
 	Template *TaskTemplateApplyConfiguration `json:"template,omitempty"`
 	// nodeSelector narrows the policy's nodes.
 	NodeSelector *v1.LabelSelectorApplyConfiguration `json:"nodeSelector,omitempty"`
+	// nodes narrows them further, to those with these names. The manager names the
+	// nodes here that are overdue.
+	Nodes []string `json:"nodes,omitempty"`
 	// ttlAfterFinished deletes the task this long after it finished; unset, it
 	// is kept. Leave it unset for a task that is kept in Git.
 	TTLAfterFinished *metav1.Duration `json:"ttlAfterFinished,omitempty"`
@@ -60,6 +63,16 @@ func (b *PatchTaskSpecApplyConfiguration) WithTemplate(value *TaskTemplateApplyC
 // If called multiple times, the NodeSelector field is set to the value of the last call.
 func (b *PatchTaskSpecApplyConfiguration) WithNodeSelector(value *v1.LabelSelectorApplyConfiguration) *PatchTaskSpecApplyConfiguration {
 	b.NodeSelector = value
+	return b
+}
+
+// WithNodes adds the given value to the Nodes field in the declarative configuration
+// and returns the receiver, so that objects can be build by chaining "With" function invocations.
+// If called multiple times, values provided by each call will be appended to the Nodes field.
+func (b *PatchTaskSpecApplyConfiguration) WithNodes(values ...string) *PatchTaskSpecApplyConfiguration {
+	for i := range values {
+		b.Nodes = append(b.Nodes, values[i])
+	}
 	return b
 }
 

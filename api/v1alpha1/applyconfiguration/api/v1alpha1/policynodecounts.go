@@ -11,10 +11,16 @@ type PolicyNodeCountsApplyConfiguration struct {
 	Selected *int32 `json:"selected,omitempty"`
 	// governed is how many of them no stronger policy governs.
 	Governed *int32 `json:"governed,omitempty"`
-	// scanned is how many governed nodes have a scan younger than maxScanAge.
+	// scanned is how many governed nodes have a scan that is not overdue.
 	Scanned *int32 `json:"scanned,omitempty"`
-	// patched is how many scanned nodes miss no patch.
+	// patched is how many scanned nodes miss no patch: the nodes that comply.
 	Patched *int32 `json:"patched,omitempty"`
+	// overdue is how many governed nodes were last scanned longer ago than
+	// maxScanAge.
+	Overdue *int32 `json:"overdue,omitempty"`
+	// unreachable is how many governed nodes are not Ready, or have no agent that
+	// is.
+	Unreachable *int32 `json:"unreachable,omitempty"`
 	// rebootRequired is how many nodes wait for a reboot.
 	RebootRequired *int32 `json:"rebootRequired,omitempty"`
 }
@@ -54,6 +60,22 @@ func (b *PolicyNodeCountsApplyConfiguration) WithScanned(value int32) *PolicyNod
 // If called multiple times, the Patched field is set to the value of the last call.
 func (b *PolicyNodeCountsApplyConfiguration) WithPatched(value int32) *PolicyNodeCountsApplyConfiguration {
 	b.Patched = &value
+	return b
+}
+
+// WithOverdue sets the Overdue field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the Overdue field is set to the value of the last call.
+func (b *PolicyNodeCountsApplyConfiguration) WithOverdue(value int32) *PolicyNodeCountsApplyConfiguration {
+	b.Overdue = &value
+	return b
+}
+
+// WithUnreachable sets the Unreachable field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the Unreachable field is set to the value of the last call.
+func (b *PolicyNodeCountsApplyConfiguration) WithUnreachable(value int32) *PolicyNodeCountsApplyConfiguration {
+	b.Unreachable = &value
 	return b
 }
 

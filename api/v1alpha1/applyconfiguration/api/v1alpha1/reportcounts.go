@@ -2,6 +2,10 @@
 
 package v1alpha1
 
+import (
+	v1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
 // ReportCountsApplyConfiguration represents a declarative configuration of the ReportCounts type for use
 // with apply.
 //
@@ -20,6 +24,9 @@ type ReportCountsApplyConfiguration struct {
 	NewPackages *int32 `json:"newPackages,omitempty"`
 	// downloadBytes is the size of everything that would be downloaded, in bytes.
 	DownloadBytes *int64 `json:"downloadBytes,omitempty"`
+	// oldestSecurity is when a scan of this node first offered the security patch
+	// that has been missing for the longest.
+	OldestSecurity *v1.Time `json:"oldestSecurity,omitempty"`
 }
 
 // ReportCountsApplyConfiguration constructs a declarative configuration of the ReportCounts type for use with
@@ -177,5 +184,13 @@ func (b *ReportCountsApplyConfiguration) WithNewPackages(value int32) *ReportCou
 // If called multiple times, the DownloadBytes field is set to the value of the last call.
 func (b *ReportCountsApplyConfiguration) WithDownloadBytes(value int64) *ReportCountsApplyConfiguration {
 	b.DownloadBytes = &value
+	return b
+}
+
+// WithOldestSecurity sets the OldestSecurity field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the OldestSecurity field is set to the value of the last call.
+func (b *ReportCountsApplyConfiguration) WithOldestSecurity(value v1.Time) *ReportCountsApplyConfiguration {
+	b.OldestSecurity = &value
 	return b
 }
