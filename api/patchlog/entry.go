@@ -31,7 +31,7 @@ type Sink interface {
 }
 
 // Entry is one entry of the patch log. Make it with one of the constructors of this package. It regards
-// the node if it has one, else the task.
+// the node if it has one, else the task, and without either the policy.
 type Entry struct {
 	// Time is when it happened, which may be long before it reaches the API server.
 	Time time.Time `json:"time"`
@@ -46,8 +46,10 @@ type Entry struct {
 	// Task is the name of the PatchTask that the entry belongs to, and TaskUID its UID.
 	Task    string    `json:"task,omitempty"`
 	TaskUID types.UID `json:"taskUID,omitempty"`
-	// Policy is the name of the PatchPolicy that the entry belongs to.
-	Policy string `json:"policy,omitempty"`
+	// Policy is the name of the PatchPolicy that the entry belongs to, and PolicyUID its UID, which only
+	// an entry needs that regards it.
+	Policy    string    `json:"policy,omitempty"`
+	PolicyUID types.UID `json:"policyUID,omitempty"`
 	// Key tells the entry from the others of its node and task. An entry with the same node, task and
 	// key is a repetition, whatever its time and message.
 	Key string `json:"key"`
@@ -65,8 +67,8 @@ func (e Entry) validate() error {
 		return fmt.Errorf("the entry %s of the patch log has no key", e.Reason)
 	case e.Time.IsZero():
 		return fmt.Errorf("the entry %s of the patch log has no time", e.Reason)
-	case e.Node == "" && (e.Task == "" || e.TaskUID == ""):
-		return fmt.Errorf("the entry %s of the patch log regards neither a node nor a task", e.Reason)
+	case e.Node == "" && (e.Task == "" || e.TaskUID == "") && (e.Policy == "" || e.PolicyUID == ""):
+		return fmt.Errorf("the entry %s of the patch log regards neither a node nor a task nor a policy", e.Reason)
 	}
 	return nil
 }

@@ -1,6 +1,7 @@
 package patchlog
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -174,7 +175,13 @@ func (s *Events) event(entry Entry) event {
 		result.Type = "Warning"
 	}
 	task := &reference{APIVersion: v1alpha1.GroupVersion.String(), Kind: "PatchTask", Name: entry.Task, UID: string(entry.TaskUID)}
-	if entry.Node == "" {
+	switch {
+	case entry.Node == "" && entry.Task == "":
+		result.InvolvedObject = reference{
+			APIVersion: v1alpha1.GroupVersion.String(), Kind: "PatchPolicy", Name: entry.Policy, UID: string(entry.PolicyUID),
+		}
+		return result
+	case entry.Node == "":
 		result.InvolvedObject = *task
 		return result
 	}
@@ -188,10 +195,7 @@ func (s *Events) event(entry Entry) event {
 
 // name is that of the entry's Event: what it regards, and then the same for every repetition.
 func (s *Events) name(entry Entry) string {
-	subject := entry.Node
-	if subject == "" {
-		subject = entry.Task
-	}
+	subject := cmp.Or(entry.Node, entry.Task, entry.Policy)
 	if len(subject) > maxSubject {
 		subject = strings.TrimRight(subject[:maxSubject], ".-")
 	}

@@ -272,4 +272,52 @@ type HandledButtons struct {
 	// +optional
 	// +kubebuilder:validation:MaxLength=128
 	UpdatePatchData string `json:"updatePatchData,omitempty"`
+	// press is the button that is being acted on, on other kinds than PatchRetry.
+	// It is gone once that is done.
+	// +optional
+	Press *ButtonPress `json:"press,omitempty"`
+	// presses is how many buttons were acted on here, on other kinds than PatchRetry.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	Presses int64 `json:"presses,omitempty"`
+	// policyPress, on a PatchRetry, is the last press of nodepatch.io/clear-retries
+	// on the node's policy that was acted on here: the policy's UID, a slash and
+	// the number of the press. A manager that goes on with it clears nothing twice.
+	// +optional
+	// +kubebuilder:validation:MaxLength=128
+	PolicyPress string `json:"policyPress,omitempty"`
+	// logClearedAt, on a PatchTask, is when its log was last cleared: entries up to
+	// then do not come back into its status.
+	// +optional
+	LogClearedAt *metav1.MicroTime `json:"logClearedAt,omitempty"`
+}
+
+// ButtonPress is a button that was pressed, from the moment at which the manager
+// has seen it.
+type ButtonPress struct {
+	// button is the annotation that was set.
+	// +required
+	// +kubebuilder:validation:Enum=nodepatch.io/clear-retries;nodepatch.io/clear-log;nodepatch.io/update-patch-data
+	Button string `json:"button,omitempty"`
+	// value it was set to.
+	// +optional
+	// +kubebuilder:validation:MaxLength=4096
+	Value string `json:"value,omitempty"`
+	// number tells it from the presses before it on this object, from 1.
+	// +required
+	// +kubebuilder:validation:Minimum=1
+	Number int64 `json:"number,omitempty"`
+	// time at which it was seen.
+	// +required
+	Time metav1.MicroTime `json:"time,omitzero"`
+	// logVersion, of clear-log, is the resourceVersion that the Events had then:
+	// later entries stay.
+	// +optional
+	// +kubebuilder:validation:MaxLength=64
+	LogVersion string `json:"logVersion,omitempty"`
+	// refreshes, of update-patch-data, is what spec.patchDataRefreshes of the
+	// assignments becomes.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	Refreshes int64 `json:"refreshes,omitempty"`
 }

@@ -62,6 +62,12 @@ type PatchAssignmentSpec struct {
 	// +optional
 	// +kubebuilder:validation:Minimum=0
 	RetryClears int64 `json:"retryClears,omitempty"`
+	// patchDataRefreshes is how often people asked for fresh patch data: when it
+	// grows, the agent refreshes its package metadata and scans, without a task. An
+	// operation that is under way goes first, and will do if it refreshes itself.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	PatchDataRefreshes int64 `json:"patchDataRefreshes,omitempty"`
 }
 
 // Operation is one node's part of a task.

@@ -303,8 +303,18 @@ const (
 	// EventDeployStopped regards a Node: its download or deployment was ended by
 	// the manager; the note says what it had done.
 	EventDeployStopped = "DeployStopped"
-	// EventRetriesCleared regards a Node: a person cleared counts of its PatchRetry.
+	// EventRetriesCleared regards a Node: a person cleared counts of its PatchRetry;
+	// or a PatchPolicy: those of its nodes.
 	EventRetriesCleared = "RetriesCleared"
+	// EventLogCleared regards a PatchTask, a Node or a PatchPolicy: a person had its
+	// entries of the patch log deleted.
+	EventLogCleared = "LogCleared"
+	// EventPatchDataRequested regards a Node or a PatchPolicy: a person asked for
+	// fresh patch data.
+	EventPatchDataRequested = "PatchDataRequested"
+	// EventButtonRefused regards a PatchTask, a Node or a PatchPolicy: a button was
+	// pressed that there is nothing to do for; the note says what to write.
+	EventButtonRefused = "ButtonRefused"
 	// EventNodeAdmitted regards a Node: its disruption begins.
 	EventNodeAdmitted = "NodeAdmitted"
 	// EventNodeCordoned regards a Node: no pod is scheduled to it any more.
