@@ -104,8 +104,8 @@ func stored(kind, name string) (*unstructured.Unstructured, error) {
 	return object, nil
 }
 
-// health makes a function that is what Flux and others who compute it with kstatus see: "Current: All is well". It is
-// empty for an object that is not there.
+// health makes a function that is what Flux and others who compute it with kstatus see: "Current: All is well". Argo CD
+// must see the same of what Git holds. It is empty for an object that is not there.
 func health(kind, name string) func() (string, error) {
 	return func() (string, error) {
 		object, err := stored(kind, name)
@@ -115,6 +115,15 @@ func health(kind, name string) func() (string, error) {
 		result, err := status.Compute(object)
 		if err != nil {
 			return "", err
+		}
+		if kind == "PatchPolicy" || kind == "PatchTask" {
+			seen, err := asArgoCD(object)
+			if err != nil {
+				return "", err
+			}
+			if seen != result.Status.String() {
+				return "", fmt.Errorf("kstatus takes %s %s for %s, and Argo CD for %s", kind, name, result.Status, seen)
+			}
 		}
 		return result.Status.String() + ": " + result.Message, nil
 	}
