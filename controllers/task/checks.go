@@ -8,7 +8,6 @@ import (
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/utils/ptr"
 
 	"github.com/nodepatch/nodepatch/api/v1alpha1"
@@ -107,11 +106,15 @@ func (c *candidate) checkPolicy() *objection {
 }
 
 // checkTrigger finds out who started the task. Only the manager may set owner
-// references on a PatchTask: admission sees to that.
+// references on a PatchTask: admission sees to that. Of the policy's own tasks
+// those of its schedule run a named task, and scans of overdue nodes do not.
 func (c *candidate) checkTrigger() *objection {
 	owner := metav1.GetControllerOfNoCopy(c.Task)
 	if owner != nil && owner.Kind == "PatchPolicy" && owner.UID == c.policy.UID {
 		c.trigger = v1alpha1.TriggerScheduled
+		if c.Task.Spec.Template != nil {
+			c.trigger = v1alpha1.TriggerOverdue
+		}
 		return nil
 	}
 	if c.policy.Spec.ManualTasks == v1alpha1.ManualTasksDenied {
@@ -142,7 +145,7 @@ func (c *candidate) checkNamedTask() *objection {
 }
 
 func (c *candidate) checkSelectors() *objection {
-	if _, err := taskSelector(c.Task); err != nil {
+	if _, err := taskSelection(c.Task); err != nil {
 		return refuse(v1alpha1.ReasonInvalidSelector, "The task's nodeSelector is not valid: %v", err)
 	}
 	if members := c.Membership.Policies[c.policy.Name]; members != nil && members.Err != nil {
@@ -173,20 +176,24 @@ func (c *candidate) checkNodes() *objection {
 	if governed == 0 {
 		return refuse(v1alpha1.ReasonNoNodes, "The policy %s governs no node; see its conditions", c.policy.Name)
 	}
-	return refuse(v1alpha1.ReasonNoNodes, "The task's nodeSelector selects none of the %s that the policy %s governs",
-		plural(governed, "node", "nodes"), c.policy.Name)
+	what := "nodeSelector selects"
+	if len(c.Task.Spec.Nodes) > 0 {
+		what = "list of nodes has"
+	}
+	return refuse(v1alpha1.ReasonNoNodes, "The task's %s none of the %s that the policy %s governs",
+		what, plural(governed, "node", "nodes"), c.policy.Name)
 }
 
 // members are the names of the nodes that the task would begin with, sorted.
 func (c *candidate) members() []string {
-	selector, err := taskSelector(c.Task)
+	chosen, err := taskSelection(c.Task)
 	if err != nil {
 		return nil
 	}
 	var names []string
 	for i := range c.Nodes {
 		node := &c.Nodes[i]
-		if c.Membership.Governor[node.Name] == c.policy.Name && selector.Matches(labels.Set(node.Labels)) {
+		if c.Membership.Governor[node.Name] == c.policy.Name && chosen.has(node) {
 			names = append(names, node.Name)
 		}
 	}
@@ -230,14 +237,6 @@ func findPolicy(policies []v1alpha1.PatchPolicy, name string) *v1alpha1.PatchPol
 		}
 	}
 	return nil
-}
-
-// taskSelector narrows the policy's nodes; a task without one takes them all.
-func taskSelector(task *v1alpha1.PatchTask) (labels.Selector, error) {
-	if task.Spec.NodeSelector == nil {
-		return labels.Everything(), nil
-	}
-	return metav1.LabelSelectorAsSelector(task.Spec.NodeSelector)
 }
 
 // withDefaults returns a copy of a template with what a run needs filled in.

@@ -129,6 +129,26 @@ func TestAdmission(t *testing.T) {
 			wantTrigger: v1alpha1.TriggerScheduled,
 			wantEvent:   v1alpha1.EventTaskStarted,
 		},
+		"a scan of overdue nodes, where only the schedule may": {
+			nodes: []string{"a", "b", "c"},
+			change: func(in *Input) {
+				in.Policies[0].Spec.ManualTasks = v1alpha1.ManualTasksDenied
+				schedule(in)
+				in.Task.Spec.Task, in.Task.Spec.Template = "", scanTemplate()
+				in.Task.Spec.Nodes = []string{"c", "a", "gone"}
+			},
+			wantPhase: v1alpha1.TaskRunning, wantReason: v1alpha1.ReasonRunning,
+			wantMessage: "0 of 2 nodes scanned; 2 waiting",
+			wantTrigger: v1alpha1.TriggerOverdue,
+			wantEvent:   v1alpha1.EventTaskStarted,
+		},
+		"names of nodes that are none of the policy's": {
+			nodes:     []string{"a", "b"},
+			change:    func(in *Input) { in.Task.Spec.Nodes = []string{"gone"} },
+			wantPhase: v1alpha1.TaskFailed, wantReason: v1alpha1.ReasonNoNodes,
+			wantMessage: "The task's list of nodes has none of the 2 nodes that the policy workers governs",
+			wantEvent:   v1alpha1.EventTaskRefused,
+		},
 		"the schedule of a policy that had the name before": {
 			nodes: []string{"a"},
 			change: func(in *Input) {

@@ -27,6 +27,19 @@ func TestOperationGivenToANode(t *testing.T) {
 	}
 }
 
+func TestOnlyTheNodesThatATaskNames(t *testing.T) {
+	in := newInput("a", "b", "c")
+	in.node("b").Labels["zone"] = "2"
+	in.Task.Spec.Nodes = []string{"b", "c", "gone"}
+	if plan := in.decide(); len(plan.Nodes) != 2 || plan.Nodes[0].Name != "b" || plan.Nodes[1].Name != "c" {
+		t.Errorf("the task is about %+v, want b and c", plan.Nodes)
+	}
+	in.Task.Spec.NodeSelector = &metav1.LabelSelector{MatchLabels: map[string]string{"zone": "2"}}
+	if plan := in.decide(); len(plan.Nodes) != 1 || plan.Nodes[0].Name != "b" {
+		t.Errorf("the task is about %+v, want b alone", plan.Nodes)
+	}
+}
+
 func TestFinishedTaskIsLeftAlone(t *testing.T) {
 	for _, phase := range []v1alpha1.TaskPhase{v1alpha1.TaskComplete, v1alpha1.TaskFailed, v1alpha1.TaskStopped} {
 		in := newInput("a")

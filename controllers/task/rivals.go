@@ -2,7 +2,6 @@ package task
 
 import (
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/labels"
 
 	"github.com/nodepatch/nodepatch/api/v1alpha1"
 	"github.com/nodepatch/nodepatch/controllers/assignment"
@@ -10,8 +9,8 @@ import (
 
 // rival is a deployment that began before the task's own and has not ended.
 type rival struct {
-	task     *v1alpha1.PatchTask
-	selector labels.Selector
+	task   *v1alpha1.PatchTask
+	chosen selection
 }
 
 // findRivals finds the rivals of a deployment. A node that waits may do so for
@@ -29,8 +28,8 @@ func findRivals(in Input) []rival {
 		if !deploys || task.Finished() || !task.DeletionTimestamp.IsZero() || task.Status.Stop != nil || !before(task, in.Task) {
 			continue
 		}
-		if selector, err := taskSelector(task); err == nil {
-			rivals = append(rivals, rival{task: task, selector: selector})
+		if chosen, err := taskSelection(task); err == nil {
+			rivals = append(rivals, rival{task: task, chosen: chosen})
 		}
 	}
 	return rivals
@@ -54,7 +53,7 @@ func (r *run) rival(node *corev1.Node, given *v1alpha1.PatchAssignment) string {
 		id, scan := string(rival.task.UID), withDefaults(*rival.task.Status.Template).Scan.Timeout.Duration
 		switch {
 		case r.in.Membership.Governor[node.Name] != rival.task.Spec.Policy:
-		case !rival.selector.Matches(labels.Set(node.Labels)):
+		case !rival.chosen.has(node):
 		case node.CreationTimestamp.After(rival.task.Status.StartTime.Add(scan)):
 		case assignment.Outcome(given, id) != nil, assignment.Verdict(given, id) != nil:
 		default:

@@ -6,7 +6,6 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/labels"
 
 	"github.com/nodepatch/nodepatch/api/v1alpha1"
 )
@@ -16,7 +15,7 @@ type run struct {
 	in       Input
 	id       string
 	policy   *v1alpha1.PatchPolicy
-	selector labels.Selector
+	chosen   selection
 	template v1alpha1.TaskTemplate
 	started  time.Time
 	deadline *time.Time
@@ -37,7 +36,7 @@ func newRun(in Input) *run {
 		started:  in.Task.Status.StartTime.Time,
 	}
 	// A selector that was refused at the start cannot occur here, as the spec never changes.
-	run.selector, _ = taskSelector(in.Task)
+	run.chosen, _ = taskSelection(in.Task)
 	if run.template.Deadline != nil {
 		deadline := run.started.Add(run.template.Deadline.Duration)
 		run.deadline = &deadline
@@ -79,7 +78,7 @@ func (r *run) nodes() []Node {
 // nodes at all: otherwise a cluster that keeps growing would keep it going.
 func (r *run) member(node *corev1.Node) bool {
 	return r.in.Membership.Governor[node.Name] == r.in.Task.Spec.Policy &&
-		r.selector.Matches(labels.Set(node.Labels)) &&
+		r.chosen.has(node) &&
 		!node.CreationTimestamp.After(r.started.Add(r.template.Scan.Timeout.Duration))
 }
 
