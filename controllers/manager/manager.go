@@ -28,6 +28,7 @@ import (
 	"github.com/nodepatch/nodepatch/controllers/blockers"
 	"github.com/nodepatch/nodepatch/controllers/buttons"
 	"github.com/nodepatch/nodepatch/controllers/policy"
+	"github.com/nodepatch/nodepatch/controllers/schedule"
 	"github.com/nodepatch/nodepatch/controllers/task"
 )
 
@@ -95,6 +96,7 @@ func newManager(config *rest.Config, o options) (ctrl.Manager, error) {
 			return agents.SetupWithManager(mgr, agents.Options{Namespace: o.namespace, Image: o.agentImage})
 		}},
 		{"policy", func() error { return policy.SetupWithManager(mgr) }},
+		{"schedule", func() error { return schedule.SetupWithManager(mgr) }},
 		{"task", func() error {
 			return task.SetupWithManager(mgr, log, task.Options{Node: o.node, ClusterMaxUnavailable: o.clusterMaxUnavailable, Blockers: checker})
 		}},

@@ -36,17 +36,30 @@ func scheduleFaults(spec *v1alpha1.PatchPolicySpec, now time.Time) []string {
 }
 
 func checkSchedule(schedule v1alpha1.Schedule, zone v1alpha1.TimeZone, now time.Time) error {
-	location, err := time.LoadLocation(string(zone))
+	parsed, location, err := ParseSchedule(schedule, zone)
 	if err != nil {
-		return fmt.Errorf("time zone %q is not known: %w", zone, err)
-	}
-	parsed, err := cronParser.Parse(string(schedule))
-	if err != nil {
-		return fmt.Errorf("schedule %q cannot be read: %w", schedule, err)
+		return err
 	}
 	// Next looks five years ahead, so that 29 February is found.
 	if parsed.Next(now.In(location)).IsZero() {
 		return fmt.Errorf("schedule %q never comes true", schedule)
 	}
 	return nil
+}
+
+// ParseSchedule reads a schedule and its time zone. The errors are for people.
+func ParseSchedule(schedule v1alpha1.Schedule, zone v1alpha1.TimeZone) (*cron.SpecSchedule, *time.Location, error) {
+	location, err := time.LoadLocation(string(zone))
+	if err != nil {
+		return nil, nil, fmt.Errorf("time zone %q is not known: %w", zone, err)
+	}
+	parsed, err := cronParser.Parse(string(schedule))
+	if err != nil {
+		return nil, nil, fmt.Errorf("schedule %q cannot be read: %w", schedule, err)
+	}
+	spec, ok := parsed.(*cron.SpecSchedule)
+	if !ok {
+		return nil, nil, fmt.Errorf("schedule %q has no five fields", schedule)
+	}
+	return spec, location, nil
 }
