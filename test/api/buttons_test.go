@@ -128,8 +128,6 @@ var _ = Describe("a button", Ordered, func() {
 
 	It("is pressed and taken away by the manager without any verb", func(ctx SpecContext) {
 		manager := theManager(ctx)
-		hold(ctx, binding("people-manager-patches", "people-patcher", "system:serviceaccount:nodepatch-system:nodepatch-manager"))
-		Eventually(func() error { return manager.Patch(ctx, free["patchtasks"].DeepCopy(), mergePatch(`{}`)) }).Should(Succeed(), "the role is known")
 		for button, b := range buttons {
 			for _, resource := range b.on {
 				for _, way := range []string{"kubectl annotate", "kubectl apply --server-side"} {

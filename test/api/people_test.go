@@ -2,6 +2,8 @@ package api
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 
 	. "github.com/onsi/ginkgo/v2"
@@ -164,4 +166,14 @@ func impostor(ctx SpecContext) client.Client {
 		return user.Create(ctx, object(named("PatchReport", "probe-2", "")), client.DryRunAll)
 	}).Should(Succeed(), "the role is known")
 	return user
+}
+
+// overlayOf makes a directory with a kustomization in it, inside of the project as kustomize has it.
+func overlayOf(kustomization string) string {
+	GinkgoHelper()
+	dir, err := os.MkdirTemp(filepath.Join(apiserver.Root(), "bin"), "overlay-")
+	Expect(err).NotTo(HaveOccurred())
+	DeferCleanup(os.RemoveAll, dir)
+	Expect(os.WriteFile(filepath.Join(dir, "kustomization.yaml"), []byte(kustomization), 0o600)).To(Succeed())
+	return dir
 }

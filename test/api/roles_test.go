@@ -62,7 +62,7 @@ var _ = Describe("the roles", func() {
 		policy := object(named("PatchPolicy", "roles", "spec: {nodeSelector: {}}"))
 		Expect(manager.Create(ctx, policy.DeepCopy(), client.DryRunAll)).To(beForbidden(byRole))
 		stored := store(ctx, named("PatchPolicy", "roles", "spec: {nodeSelector: {}}"))
-		Expect(manager.Patch(ctx, stored.DeepCopy(), mergePatch(`{"spec":{"suspend":true}}`))).To(beForbidden(byRole))
+		Expect(manager.Patch(ctx, stored.DeepCopy(), mergePatch(`{"spec":{"suspend":true}}`))).To(beForbidden("and change nothing else"))
 		Expect(manager.Status().Patch(ctx, stored.DeepCopy(), mergePatch(`{"status":{"observedGeneration":1}}`), client.FieldOwner("x"))).To(Succeed())
 
 		// The manager clears counts, and takes the button away that asked for it.
@@ -71,9 +71,17 @@ var _ = Describe("the roles", func() {
 		Expect(manager.Patch(ctx, retry.DeepCopy(), mergePatch(`{"metadata":{"annotations":{"nodepatch.io/clear-retries":null}}}`))).To(Succeed())
 		Expect(manager.Status().Update(ctx, retry.DeepCopy())).To(beForbidden(byRole))
 
-		// A report is what the agent found.
-		report := store(ctx, named("PatchReport", "roles", ""))
-		Expect(manager.Status().Patch(ctx, report.DeepCopy(), mergePatch(`{"status":{"summary":"all is well"}}`))).To(beForbidden(byRole))
+		// A report is what the agent found, but for the buttons that were pressed on it.
+		report := store(ctx, named("PatchReport", "roles", "status: {summary: 1 is missing, counts: {missing: 1}}"))
+		for _, patch := range []string{
+			`{"status":{"summary":"all is well"}}`, `{"status":{"summary":null}}`, `{"status":{"counts":{"missing":0}}}`,
+			`{"status":{"policy":"workers"}}`, `{"status":null}`, `{"status":{"handled":{"presses":1},"agentVersion":"v9"}}`,
+		} {
+			Expect(manager.Status().Patch(ctx, report.DeepCopy(), mergePatch(patch))).To(beForbidden("the rest is the agent's"), patch)
+		}
+		for _, patch := range []string{`{"status":{"handled":{"presses":1}}}`, `{"status":{"handled":{"presses":2}}}`, `{"status":{"handled":null}}`} {
+			Expect(manager.Status().Patch(ctx, report.DeepCopy(), mergePatch(patch))).To(Succeed(), patch)
+		}
 
 		node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "node-a"}}
 		Expect(manager.Delete(ctx, node)).To(beForbidden(byRole))
