@@ -29,7 +29,7 @@ const yes = "true"
 // Broken are DaemonSets, as namespace/name, whose pod on the node is not ready.
 func Begin(node *corev1.Node, subject Subject, now time.Time, broken []string) *Record {
 	record := &Record{
-		Version: version, Subject: subject, Since: metav1.NewTime(now), BootID: node.Status.NodeInfo.BootID,
+		Version: version, Subject: subject, Since: metav1.NewMicroTime(now), BootID: node.Status.NodeInfo.BootID,
 		Annotations: map[string]Change{}, Broken: broken[:min(len(broken), maxBroken)],
 	}
 	for _, key := range []string{ScaleDownDisabledAnnotation, DoNotDisruptAnnotation} {
@@ -47,7 +47,7 @@ func Begin(node *corev1.Node, subject Subject, now time.Time, broken []string) *
 // rebooted since.
 func Rebuild(node *corev1.Node, subject Subject, now time.Time) *Record {
 	record := &Record{
-		Version: version, Subject: subject, Since: metav1.NewTime(now),
+		Version: version, Subject: subject, Since: metav1.NewMicroTime(now),
 		Annotations: map[string]Change{}, Labels: map[string]Change{},
 	}
 	for _, key := range []string{ScaleDownDisabledAnnotation, DoNotDisruptAnnotation} {
@@ -78,7 +78,7 @@ type Preparation struct {
 // uncordon, and one that nodepatch cordoned before and somebody uncordoned since is
 // not cordoned again.
 func (r *Record) Enter(node *corev1.Node, preparation Preparation, now time.Time) {
-	at := metav1.NewTime(now)
+	at := metav1.NewMicroTime(now)
 	r.Stage, r.StageSince = preparation.Stage, &at
 	if preparation.Stage == StageReboot {
 		r.BootID = node.Status.NodeInfo.BootID
@@ -114,7 +114,7 @@ func (r *Record) Restore(node *corev1.Node, now time.Time, outcome *Outcome) {
 			node.Spec.Unschedulable = false
 			r.Uncordoned = true
 		}
-		at := metav1.NewTime(now)
+		at := metav1.NewMicroTime(now)
 		r.Restored = &at
 	}
 	r.Outcome = outcome

@@ -142,7 +142,7 @@ func TestRead(t *testing.T) {
 		wantErr    error
 		wantRecord bool
 	}{
-		"of this version":             {text: `{"version":1,"operation":"u","task":"t","since":"2026-11-23T01:00:00Z"}`, wantRecord: true},
+		"of this version":             {text: `{"version":1,"operation":"u","task":"t","since":"2026-11-23T01:00:00.000000Z"}`, wantRecord: true},
 		"of a later version":          {text: `{"version":2,"operation":"u","task":"t","zones":["a"]}`, wantErr: ErrNewer, wantRecord: true},
 		"of a later version's making": {text: `{"version":9,"cordoned":{"by":"us"}}`, wantErr: ErrNewer},
 		"not JSON":                    {text: "yes", wantErr: ErrDamaged},

@@ -53,23 +53,24 @@ type Subject struct {
 type Record struct {
 	Version int `json:"version"`
 	Subject
-	// Since is when the disruption began.
-	Since metav1.Time `json:"since"`
+	// Since is when the disruption began. Times are to the microsecond, as the patch
+	// log takes them from here and is read in their order.
+	Since metav1.MicroTime `json:"since"`
 	// BootID is the node's before its reboot, empty if that is not known.
 	BootID string `json:"bootID,omitempty"`
 	// Annotations and Labels are what was changed of them, by key.
 	Annotations map[string]Change `json:"annotations,omitempty"`
 	Labels      map[string]Change `json:"labels,omitempty"`
 	// Cordoned is when nodepatch cordoned the node; nil if it did not.
-	Cordoned *metav1.Time `json:"cordoned,omitempty"`
+	Cordoned *metav1.MicroTime `json:"cordoned,omitempty"`
 	// Stage that the node has entered, and since when.
-	Stage      Stage        `json:"stage,omitempty"`
-	StageSince *metav1.Time `json:"stageSince,omitempty"`
+	Stage      Stage             `json:"stage,omitempty"`
+	StageSince *metav1.MicroTime `json:"stageSince,omitempty"`
 	// Broken are the DaemonSets, as namespace/name, whose pod on the node was not
 	// ready before the disruption. Nobody waits for them after it.
 	Broken []string `json:"broken,omitempty"`
 	// Restored is when the Node was put back to what it was; nil before that.
-	Restored *metav1.Time `json:"restored,omitempty"`
+	Restored *metav1.MicroTime `json:"restored,omitempty"`
 	// Uncordoned says that the cordon was taken back with it.
 	Uncordoned bool `json:"uncordoned,omitempty"`
 	// Outcome is how the disruption ended before its time; nil if it did not. It
