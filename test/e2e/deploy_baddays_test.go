@@ -68,7 +68,7 @@ var _ = Describe("On a bad day, a deployment", func() {
 		Expect(attemptsOf(ctx, "gnocchi").InstallFailures).To(BeEquivalentTo(1))
 		Expect(stateOf(ctx, "stew")).To(Equal("installed 2.0"))
 		Eventually(ctx, func() []string { return nodeLogOf(ctx, task.Name) }).Should(Equal([]string{"ScanStarted", "PatchDataRefreshed",
-			"ScanFinished", "PatchesDownloaded", "PatchesInstalled", "PatchInstallFailed", "DeployFailed"}))
+			"ScanFinished", "PatchesDownloaded", "NodeAdmitted", "PatchesInstalled", "PatchInstallFailed", "DeployFailed", "NodeFailed"}))
 	}, SpecTimeout(4*time.Minute))
 
 	It("holds an orderly reboot until its transaction is done", func(ctx SpecContext) {

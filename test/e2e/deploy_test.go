@@ -25,7 +25,7 @@ var _ = Describe("A deployment", func() {
 		Expect(patchOf(ctx, "ham").State).To(Equal(v1alpha1.PatchExcluded), "the task did not choose it")
 		Eventually(ctx, func() []string { return logOf(ctx, task.Name) }).Should(ContainElement(task.Name + " TaskFinished"))
 		Expect(nodeLogOf(ctx, task.Name)).To(Equal([]string{"ScanStarted", "PatchDataRefreshed", "ScanFinished",
-			"PatchesDownloaded", "PatchesInstalled", "DeployFinished"}))
+			"PatchesDownloaded", "NodeAdmitted", "PatchesInstalled", "DeployFinished", "NodeDone"}))
 		Expect(kubectl(ctx, "describe", "node", toy)).To(ContainSubstring("2 patches installed: salad 1.0 -> 2.0, soup 1.0 -> 2.0"))
 		Expect(kubectl(ctx, "get", "patchtask", task.Name)).To(MatchRegexp(`everything +Deploy +Complete +1 +0 +1 +0 +0 +\d+ +2 +0`))
 	}, SpecTimeout(3*time.Minute))

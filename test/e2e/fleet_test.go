@@ -126,14 +126,16 @@ func tidyFleet(ctx SpecContext) {
 	createRolloutPolicy(ctx, rolloutPolicy, everything)
 }
 
-// publishFirmware offers all machines a new firmware, and returns its version. Its installation asks for
-// a reboot as Debian's packages do; it takes until letInstall is called where holdInstall was.
+// publishFirmware offers all machines a new firmware, and returns its version. Its installation takes three
+// seconds, a fraction of a real kernel's, and asks for a reboot as Debian's packages do; where holdInstall was
+// called it takes until letInstall is.
 func publishFirmware() string {
 	GinkgoHelper()
 	edition++
 	version := fmt.Sprintf("%d.0", edition)
 	next := aptrepo.Good(firmware, version)
-	next.Postinst = `for i in $(seq 1200); do [ -e /run/hold-` + firmware + ` ] || break; sleep 0.1; done
+	next.Postinst = `sleep 3
+for i in $(seq 1200); do [ -e /run/hold-` + firmware + ` ] || break; sleep 0.1; done
 touch /run/reboot-required
 grep -qsx ` + firmware + ` /run/reboot-required.pkgs || echo ` + firmware + ` >>/run/reboot-required.pkgs`
 	mirror.rollouts.Add(next)
