@@ -70,6 +70,14 @@ type PatchAssignmentSpec struct {
 	PatchDataRefreshes int64 `json:"patchDataRefreshes,omitempty"`
 }
 
+// OperationPin says who decides what an operation installs.
+//
+// +kubebuilder:validation:Enum=Task
+type OperationPin string
+
+// OperationPinTask has the operation install what its task has pinned.
+const OperationPinTask OperationPin = "Task"
+
 // Operation is one node's part of a task.
 type Operation struct {
 	// id of the operation: the UID of the task, as a task visits a node once.
@@ -102,6 +110,10 @@ type Operation struct {
 	// of Kubernetes itself, if it is left out.
 	// +optional
 	Patches *PatchSelection `json:"patches,omitempty"`
+	// pin says what is installed in place of what patches chooses: with Task,
+	// exactly status.pinned of the task, which was recorded before.
+	// +optional
+	Pin OperationPin `json:"pin,omitempty"`
 	// retryLimits of the policy.
 	// +optional
 	RetryLimits *RetryLimits `json:"retryLimits,omitempty"`

@@ -96,6 +96,9 @@ type PatchReportStatus struct {
 	// newPackagesOmitted is how many did not fit into newPackages.
 	// +optional
 	NewPackagesOmitted int32 `json:"newPackagesOmitted,omitempty"`
+	// installed is what the last deployment has installed.
+	// +optional
+	Installed *InstalledPatches `json:"installed,omitempty"`
 	// handled remembers the tokens of buttons that were pressed.
 	// +optional
 	Handled *HandledButtons `json:"handled,omitempty"`
@@ -301,6 +304,42 @@ type Patch struct {
 	// +optional
 	// +kubebuilder:validation:MaxLength=512
 	Reason string `json:"reason,omitempty"`
+}
+
+// InstalledPatches is what a deployment has installed on a node.
+type InstalledPatches struct {
+	// task that deployed.
+	// +optional
+	// +kubebuilder:validation:MaxLength=63
+	Task string `json:"task,omitempty"`
+	// operationID of the assignment that asked for it.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=64
+	OperationID string `json:"operationID,omitempty"`
+	// patches that were installed, by name.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=1000
+	Patches []InstalledPatch `json:"patches,omitempty"`
+	// patchesOmitted is how many did not fit into patches.
+	// +optional
+	PatchesOmitted int32 `json:"patchesOmitted,omitempty"`
+}
+
+// InstalledPatch is a package in the version that was installed.
+type InstalledPatch struct {
+	// name of the package as its manager prints it; a package of a foreign
+	// architecture carries it, as in libc6:i386.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=256
+	Name string `json:"name,omitempty"`
+	// version of the package.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=256
+	Version string `json:"version,omitempty"`
 }
 
 // NewPackage is a package that patches need in addition.

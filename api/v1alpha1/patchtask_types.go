@@ -159,6 +159,11 @@ type PatchTaskStatus struct {
 	// patches counts patches by outcome over the nodes that answered.
 	// +optional
 	Patches *PatchCounts `json:"patches,omitempty"`
+	// pinned is what the first wave has installed, and all that the other nodes
+	// install, of a run with rollout.pin. It is recorded once, before any of them
+	// begins, and never changes.
+	// +optional
+	Pinned *PinnedPatches `json:"pinned,omitempty"`
 	// failures are the first 20 nodes that failed or could not be reached, by name.
 	// +optional
 	// +listType=map
@@ -180,7 +185,8 @@ type TaskStop struct {
 	// time since which it has to.
 	// +required
 	Time metav1.Time `json:"time,omitzero"`
-	// reason in one word: Stopped, DeadlineExceeded, PolicyDeleted or TooManyFailures.
+	// reason in one word: Stopped, DeadlineExceeded, PolicyDeleted,
+	// TooManyFailures or NothingPinned.
 	// +required
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=128
@@ -190,6 +196,33 @@ type TaskStop struct {
 	// +optional
 	// +kubebuilder:validation:MaxLength=1024
 	Message string `json:"message,omitempty"`
+}
+
+// PinnedPatches is what the first wave of a run has installed.
+type PinnedPatches struct {
+	// time at which it was recorded.
+	// +required
+	Time metav1.Time `json:"time,omitzero"`
+	// nodes is how many nodes of the first wave were done and told what they had
+	// installed. With none, nothing is pinned and the run ends.
+	// +optional
+	Nodes int32 `json:"nodes"`
+	// message says of whom it comes, and which packages these nodes have installed
+	// in more than one version.
+	// +optional
+	// +kubebuilder:validation:MaxLength=1024
+	Message string `json:"message,omitempty"`
+	// patches that any of these nodes has installed, by name. Of a package that
+	// they have installed in several versions it has the one that most of them
+	// have, and of two that equally many have, the one that was installed last.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=1000
+	Patches []InstalledPatch `json:"patches,omitempty"`
+	// patchesOmitted is how many did not fit into patches. No other node installs
+	// these.
+	// +optional
+	PatchesOmitted int32 `json:"patchesOmitted,omitempty"`
 }
 
 // TaskNodeCounts counts a run's nodes by step; the steps add up to total.

@@ -83,6 +83,9 @@ const (
 	// ReasonTooManyFailures: more nodes failed than maxFailures allows, so that
 	// the rollout halted.
 	ReasonTooManyFailures = "TooManyFailures"
+	// ReasonNothingPinned: no node of the first wave was done, so that there is
+	// nothing for the other nodes to install.
+	ReasonNothingPinned = "NothingPinned"
 	// ReasonNodesSkipped: preDisrupt hooks kept nodes out, none failed.
 	ReasonNodesSkipped = "NodesSkipped"
 )
@@ -99,6 +102,8 @@ const (
 	ReasonBusy = "Busy"
 	// ReasonParallelLimit: as many nodes as allowed are at work.
 	ReasonParallelLimit = "ParallelLimit"
+	// ReasonNotPinned: what it is to install is known once the first wave is done.
+	ReasonNotPinned = "NotPinned"
 	// ReasonNotAssigned: its PatchAssignment could not be written, which is
 	// tried again.
 	ReasonNotAssigned = "NotAssigned"
@@ -230,6 +235,8 @@ const (
 	// ReasonInstallFailed: the package manager could not install, for a cause
 	// that is no patch's.
 	ReasonInstallFailed = "InstallFailed"
+	// ReasonPinUnknown: the task no longer says what it has pinned.
+	ReasonPinUnknown = "PinUnknown"
 	// ReasonUnsupportedSystem: the node has no package manager that nodepatch knows.
 	ReasonUnsupportedSystem = "UnsupportedSystem"
 	// ReasonUnsupportedStep: the agent does not know the step that the
@@ -243,6 +250,9 @@ const (
 	EventTaskStarted = "TaskStarted"
 	// EventTaskRefused regards a PatchTask: it was not accepted.
 	EventTaskRefused = "TaskRefused"
+	// EventPatchesPinned regards a PatchTask: what its first wave has installed is
+	// all that the other nodes install; the note counts it.
+	EventPatchesPinned = "PatchesPinned"
 	// EventTaskFinished regards a PatchTask: all nodes were done with success.
 	EventTaskFinished = "TaskFinished"
 	// EventTaskFailed regards a PatchTask: it ended with nodes that failed or stayed away.

@@ -5,7 +5,17 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 )
 
+// RolloutPin says which nodes decide what the others install.
+//
+// +kubebuilder:validation:Enum=FirstWave
+type RolloutPin string
+
+// PinFirstWave has later waves install what the first wave installed, and nothing else.
+const PinFirstWave RolloutPin = "FirstWave"
+
 // RolloutOptions say in which order nodes go, and how many at once.
+//
+// +kubebuilder:validation:XValidation:rule="!has(self.pin) || (has(self.waves) && self.waves.size() > 0)",message="pin: FirstWave needs waves: without them there is no first wave whose packages the others could install"
 type RolloutOptions struct {
 	// maxParallelScans is how many nodes scan or download at once. That disturbs
 	// nobody: only the load on the mirrors bounds it.
@@ -52,6 +62,14 @@ type RolloutOptions struct {
 	// +kubebuilder:validation:MaxLength=32
 	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('0s')",message="soak is a duration such as 10m"
 	Soak *metav1.Duration `json:"soak,omitempty"`
+	// pin freezes what is installed, in a task that deploys: with FirstWave, the
+	// names and versions that the nodes of the first wave have installed are
+	// recorded in the task's status.pinned once all of them have ended, and all
+	// other nodes install exactly these, whatever the mirrors offer by then. A
+	// version that the mirrors no longer have is reported and not replaced by
+	// another. The task's patches chooses for the first wave alone.
+	// +optional
+	Pin RolloutPin `json:"pin,omitempty"`
 }
 
 // Wave is a group of nodes within a rollout.

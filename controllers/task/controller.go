@@ -52,7 +52,7 @@ func SetupWithManager(mgr ctrl.Manager, log patchlog.Sink, options Options) erro
 		return fmt.Errorf("indexing tasks: %w", err)
 	}
 	r := &Reconciler{
-		Client: reader, Log: log, Clock: clock.RealClock{},
+		Client: reader, Reports: mgr.GetAPIReader(), Log: log, Clock: clock.RealClock{},
 		Node: options.Node, ClusterMaxUnavailable: options.ClusterMaxUnavailable, Blockers: options.Blockers,
 	}
 	unfinished := handler.EnqueueRequestsFromMapFunc(unfinishedTasks(mgr.GetCache()))

@@ -149,6 +149,9 @@ type ending struct {
 	// assignments about why nodes wait.
 	Let   map[string]int
 	Waits map[string]string
+	// Pinned is what the task has pinned, and Pins says which nodes were told to install that.
+	Pinned string
+	Pins   map[string]v1alpha1.OperationPin
 }
 
 // story is what happens to a task besides its manager.
@@ -252,7 +255,11 @@ func takeThrough(story story, number int, mishap mishap) (ending, *process) {
 	clock := testingclock.NewFakePassiveClock(time.Now().Truncate(time.Second))
 	given, told, let := map[string]int{}, map[string]int{}, map[string]int{}
 	victim := &process{at: number, mishap: mishap, given: given, told: told, let: let}
-	r := &Reconciler{Client: victim.client(), Log: victim, Clock: clock}
+	life := func(p *process) *Reconciler {
+		c := p.client()
+		return &Reconciler{Client: c, Reports: c, Log: p, Clock: clock}
+	}
+	r := life(victim)
 	current := victim
 
 	for range 200 {
@@ -262,7 +269,7 @@ func takeThrough(story story, number int, mishap mishap) (ending, *process) {
 		}
 		if current.killed {
 			current = &process{mishap: none, given: given, told: told, let: let}
-			r = &Reconciler{Client: current.client(), Log: current, Clock: clock}
+			r = life(current)
 		}
 		result, err := r.Reconcile(ctx, requestFor("scan-now"))
 		switch {
@@ -279,14 +286,21 @@ func takeThrough(story story, number int, mishap mishap) (ending, *process) {
 		Phase: task.Status.Phase, Message: task.Status.Message, Nodes: *task.Status.Nodes,
 		Failures: task.Status.Failures, Log: logged(task), Events: written(),
 		Operations: map[string]bool{}, Given: given, Told: told,
-		Let: let, Waits: map[string]string{},
+		Let: let, Waits: map[string]string{}, Pins: map[string]v1alpha1.OperationPin{},
+	}
+	if pinned := task.Status.Pinned; pinned != nil {
+		end.Pinned = fmt.Sprint(pinned.Message, pinned.Patches)
 	}
 	slices.Sort(end.Log)
 	for _, condition := range task.Status.Conditions {
 		end.Conditions = append(end.Conditions, fmt.Sprintf("%s=%s %s", condition.Type, condition.Status, condition.Reason))
 	}
 	for _, node := range story.nodes {
-		end.Operations[node] = assignmentNow(node).Spec.Operation != nil
+		operation := assignmentNow(node).Spec.Operation
+		end.Operations[node] = operation != nil
+		if operation != nil && operation.Pin != "" {
+			end.Pins[node] = operation.Pin
+		}
 		if says := saysWait(node); says != "" {
 			end.Waits[node] = says
 		}

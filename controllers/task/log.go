@@ -24,6 +24,9 @@ func (p *Plan) Entries() []patchlog.Entry {
 	if p.Accepts {
 		entries = append(entries, patchlog.TaskStarted(p.now, run, p.Template.Action, len(p.Nodes)))
 	}
+	if p.Pinned != nil && p.Pinned.Nodes > 0 {
+		entries = append(entries, p.pinEntry(run))
+	}
 	for i := range p.Nodes {
 		node := &p.Nodes[i]
 		switch { // Whoever gave another outcome has written it.

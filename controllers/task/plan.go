@@ -71,6 +71,12 @@ type Plan struct {
 	// Asks names the nodes that may be disrupted unless a blocker holds them
 	// back, of which nothing is known yet.
 	Asks []string
+	// Freezes are the nodes of the first wave that are done, once it is time to
+	// record what they have installed.
+	Freezes []Installer
+	// Pinned is what they have installed, to be recorded with this plan. Other nodes
+	// begin with the next one.
+	Pinned *v1alpha1.PinnedPatches
 	// Next is when to decide again if nothing happens before; zero for never.
 	Next time.Time
 
@@ -164,10 +170,14 @@ func proceed(in Input) Plan {
 	if run.stop == nil {
 		run.stop = run.tooManyFailures(plan.Nodes, waves)
 	}
+	if run.stop == nil {
+		run.stop = run.nothingPinned(&plan, waves)
+	}
 	plan.Stop = run.stop
 	if run.stop != nil {
 		run.halt(&plan)
 	} else {
+		run.freeze(&plan, waves)
 		run.prepare(&plan, waves)
 		run.admit(&plan, waves)
 		plan.finish()

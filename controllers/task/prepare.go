@@ -27,10 +27,13 @@ func (r *run) prepare(plan *Plan, waves waves) {
 	slices.SortStableFunc(order, func(a, b int) int { return cmp.Compare(waves.of[a], waves.of[b]) })
 	for _, i := range order {
 		node := &plan.Nodes[i]
+		refusal := r.checkPin(waves.of[i])
 		switch {
 		case node.Reason != "":
 		case r.policy.Spec.Suspend:
 			node.Reason = v1alpha1.ReasonPolicySuspended
+		case refusal != nil:
+			node.Reason, node.Message = refusal.reason, refusal.message
 		case free <= 0:
 			node.Reason = v1alpha1.ReasonParallelLimit
 		default:
@@ -65,6 +68,9 @@ func (r *run) operation() *v1alpha1.Operation {
 		operation.Step = v1alpha1.StepScanning
 	case v1alpha1.ActionDeploy:
 		operation.Reboot = r.template.Reboot.When
+		if r.pins() && r.pinned() != nil {
+			operation.Pin = v1alpha1.OperationPinTask
+		}
 	}
 	return operation
 }

@@ -41,6 +41,8 @@ const (
 type Reconciler struct {
 	// Client reads what it wrote before: see SetupWithManager.
 	Client client.Client
+	// Reports reads PatchReports whole, from the API server itself.
+	Reports client.Reader
 	// Log takes the manager's entries of the patch log.
 	Log patchlog.Sink
 	// Clock tells the time.
@@ -93,6 +95,7 @@ func (r *Reconciler) pass(ctx context.Context, task *v1alpha1.PatchTask, memory 
 	if plan == nil {
 		return ctrl.Result{}, instructErr
 	}
+	instructErr = errors.Join(instructErr, r.freeze(ctx, plan))
 	if err := r.record(ctx, plan, memory); err != nil {
 		return ctrl.Result{}, errors.Join(instructErr, err)
 	}
@@ -107,9 +110,9 @@ func (r *Reconciler) pass(ctx context.Context, task *v1alpha1.PatchTask, memory 
 	case contended:
 		memory.pause(r.Clock.Now(), afterConflict)
 		return ctrl.Result{RequeueAfter: afterConflict}, nil
-	case plan.Accepts, plan.Halts:
-		// Nodes are given work only after the status says that the task began, and
-		// are told to end only after it says why.
+	case plan.Accepts, plan.Halts, plan.Pinned != nil:
+		// Nodes are given work only after the status says that the task began, or what
+		// they are to install, and are told to end only after it says why.
 		memory.pause(r.Clock.Now(), 0)
 		return ctrl.Result{RequeueAfter: time.Millisecond}, nil
 	case plan.Ended():

@@ -35,6 +35,9 @@ func (p *Plan) Status(old v1alpha1.PatchTaskStatus) v1alpha1.PatchTaskStatus {
 		status.StartTime = &metav1.Time{Time: p.now}
 	}
 	status.Stop = p.Stop
+	if p.Pinned != nil {
+		status.Pinned = p.Pinned
+	}
 	if p.Ended() {
 		status.CompletionTime = &metav1.Time{Time: p.now}
 	}

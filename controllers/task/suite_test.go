@@ -54,7 +54,7 @@ var _ = AfterEach(removeAll)
 func removeAll() {
 	GinkgoHelper()
 	for _, kind := range []client.Object{
-		&v1alpha1.PatchTask{}, &v1alpha1.PatchPolicy{}, &v1alpha1.PatchAssignment{}, &corev1.Node{},
+		&v1alpha1.PatchTask{}, &v1alpha1.PatchPolicy{}, &v1alpha1.PatchAssignment{}, &v1alpha1.PatchReport{}, &corev1.Node{},
 	} {
 		Expect(admin.DeleteAllOf(ctx, kind)).To(Succeed())
 	}
@@ -65,7 +65,7 @@ func removeAll() {
 // the test sets. Its tasks are created by the API server's clock.
 func newReconciler() (*Reconciler, *testingclock.FakePassiveClock) {
 	clock := testingclock.NewFakePassiveClock(time.Now())
-	return &Reconciler{Client: admin, Log: events, Clock: clock}, clock
+	return &Reconciler{Client: admin, Reports: admin, Log: events, Clock: clock}, clock
 }
 
 // step lets time pass, then reconciles until the task is not due at once.

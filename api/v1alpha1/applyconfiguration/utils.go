@@ -38,6 +38,10 @@ func ForKind(kind schema.GroupVersionKind) interface{} {
 		return &apiv1alpha1.HookApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("Hooks"):
 		return &apiv1alpha1.HooksApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("InstalledPatch"):
+		return &apiv1alpha1.InstalledPatchApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("InstalledPatches"):
+		return &apiv1alpha1.InstalledPatchesApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("InstallOptions"):
 		return &apiv1alpha1.InstallOptionsApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("Kernel"):
@@ -98,6 +102,8 @@ func ForKind(kind schema.GroupVersionKind) interface{} {
 		return &apiv1alpha1.PatchTaskSpecApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("PatchTaskStatus"):
 		return &apiv1alpha1.PatchTaskStatusApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("PinnedPatches"):
+		return &apiv1alpha1.PinnedPatchesApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("PodBlocker"):
 		return &apiv1alpha1.PodBlockerApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("PolicyNodeCounts"):

@@ -259,6 +259,33 @@ var schemaYAML = typed.YAMLObject(`types:
       type:
         namedType: io.k8s.apimachinery.pkg.apis.meta.v1.Duration
       default: 2h
+- name: com.github.nodepatch.nodepatch.api.v1alpha1.InstalledPatch
+  map:
+    fields:
+    - name: name
+      type:
+        scalar: string
+    - name: version
+      type:
+        scalar: string
+- name: com.github.nodepatch.nodepatch.api.v1alpha1.InstalledPatches
+  map:
+    fields:
+    - name: operationID
+      type:
+        scalar: string
+    - name: patches
+      type:
+        list:
+          elementType:
+            namedType: com.github.nodepatch.nodepatch.api.v1alpha1.InstalledPatch
+          elementRelationship: atomic
+    - name: patchesOmitted
+      type:
+        scalar: numeric
+    - name: task
+      type:
+        scalar: string
 - name: com.github.nodepatch.nodepatch.api.v1alpha1.Kernel
   map:
     fields:
@@ -396,6 +423,9 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: patches
       type:
         namedType: com.github.nodepatch.nodepatch.api.v1alpha1.PatchSelection
+    - name: pin
+      type:
+        namedType: com.github.nodepatch.nodepatch.api.v1alpha1.OperationPin
     - name: reboot
       type:
         namedType: com.github.nodepatch.nodepatch.api.v1alpha1.RebootWhen
@@ -411,6 +441,8 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: task
       type:
         scalar: string
+- name: com.github.nodepatch.nodepatch.api.v1alpha1.OperationPin
+  scalar: string
 - name: com.github.nodepatch.nodepatch.api.v1alpha1.PackageManager
   map:
     fields:
@@ -730,6 +762,9 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: handled
       type:
         namedType: com.github.nodepatch.nodepatch.api.v1alpha1.HandledButtons
+    - name: installed
+      type:
+        namedType: com.github.nodepatch.nodepatch.api.v1alpha1.InstalledPatches
     - name: kernel
       type:
         namedType: com.github.nodepatch.nodepatch.api.v1alpha1.Kernel
@@ -959,6 +994,9 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: phase
       type:
         namedType: com.github.nodepatch.nodepatch.api.v1alpha1.TaskPhase
+    - name: pinned
+      type:
+        namedType: com.github.nodepatch.nodepatch.api.v1alpha1.PinnedPatches
     - name: startTime
       type:
         namedType: io.k8s.apimachinery.pkg.apis.meta.v1.Time
@@ -971,6 +1009,27 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: trigger
       type:
         namedType: com.github.nodepatch.nodepatch.api.v1alpha1.Trigger
+- name: com.github.nodepatch.nodepatch.api.v1alpha1.PinnedPatches
+  map:
+    fields:
+    - name: message
+      type:
+        scalar: string
+    - name: nodes
+      type:
+        scalar: numeric
+    - name: patches
+      type:
+        list:
+          elementType:
+            namedType: com.github.nodepatch.nodepatch.api.v1alpha1.InstalledPatch
+          elementRelationship: atomic
+    - name: patchesOmitted
+      type:
+        scalar: numeric
+    - name: time
+      type:
+        namedType: io.k8s.apimachinery.pkg.apis.meta.v1.Time
 - name: com.github.nodepatch.nodepatch.api.v1alpha1.PodBlocker
   map:
     fields:
@@ -1129,6 +1188,9 @@ var schemaYAML = typed.YAMLObject(`types:
       type:
         namedType: io.k8s.apimachinery.pkg.util.intstr.IntOrString
       default: 1
+    - name: pin
+      type:
+        namedType: com.github.nodepatch.nodepatch.api.v1alpha1.RolloutPin
     - name: soak
       type:
         namedType: io.k8s.apimachinery.pkg.apis.meta.v1.Duration
@@ -1143,6 +1205,8 @@ var schemaYAML = typed.YAMLObject(`types:
           elementRelationship: associative
           keys:
           - name
+- name: com.github.nodepatch.nodepatch.api.v1alpha1.RolloutPin
+  scalar: string
 - name: com.github.nodepatch.nodepatch.api.v1alpha1.RolloutStatus
   map:
     fields:

@@ -31,6 +31,9 @@ type OperationApplyConfiguration struct {
 	// patches chooses what is downloaded and installed: all but the packages
 	// of Kubernetes itself, if it is left out.
 	Patches *PatchSelectionApplyConfiguration `json:"patches,omitempty"`
+	// pin says what is installed in place of what patches chooses: with Task,
+	// exactly status.pinned of the task, which was recorded before.
+	Pin *apiv1alpha1.OperationPin `json:"pin,omitempty"`
 	// retryLimits of the policy.
 	RetryLimits *RetryLimitsApplyConfiguration `json:"retryLimits,omitempty"`
 	// stop says why the operation has to end at the next safe point: a scan and
@@ -103,6 +106,14 @@ func (b *OperationApplyConfiguration) WithAdmittedAt(value v1.Time) *OperationAp
 // If called multiple times, the Patches field is set to the value of the last call.
 func (b *OperationApplyConfiguration) WithPatches(value *PatchSelectionApplyConfiguration) *OperationApplyConfiguration {
 	b.Patches = value
+	return b
+}
+
+// WithPin sets the Pin field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the Pin field is set to the value of the last call.
+func (b *OperationApplyConfiguration) WithPin(value apiv1alpha1.OperationPin) *OperationApplyConfiguration {
+	b.Pin = &value
 	return b
 }
 

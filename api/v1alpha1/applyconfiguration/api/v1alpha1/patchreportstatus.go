@@ -42,6 +42,8 @@ type PatchReportStatusApplyConfiguration struct {
 	NewPackages []NewPackageApplyConfiguration `json:"newPackages,omitempty"`
 	// newPackagesOmitted is how many did not fit into newPackages.
 	NewPackagesOmitted *int32 `json:"newPackagesOmitted,omitempty"`
+	// installed is what the last deployment has installed.
+	Installed *InstalledPatchesApplyConfiguration `json:"installed,omitempty"`
 	// handled remembers the tokens of buttons that were pressed.
 	Handled *HandledButtonsApplyConfiguration `json:"handled,omitempty"`
 }
@@ -184,6 +186,14 @@ func (b *PatchReportStatusApplyConfiguration) WithNewPackages(values ...*NewPack
 // If called multiple times, the NewPackagesOmitted field is set to the value of the last call.
 func (b *PatchReportStatusApplyConfiguration) WithNewPackagesOmitted(value int32) *PatchReportStatusApplyConfiguration {
 	b.NewPackagesOmitted = &value
+	return b
+}
+
+// WithInstalled sets the Installed field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the Installed field is set to the value of the last call.
+func (b *PatchReportStatusApplyConfiguration) WithInstalled(value *InstalledPatchesApplyConfiguration) *PatchReportStatusApplyConfiguration {
+	b.Installed = value
 	return b
 }
 

@@ -38,6 +38,10 @@ type PatchTaskStatusApplyConfiguration struct {
 	Nodes *TaskNodeCountsApplyConfiguration `json:"nodes,omitempty"`
 	// patches counts patches by outcome over the nodes that answered.
 	Patches *PatchCountsApplyConfiguration `json:"patches,omitempty"`
+	// pinned is what the first wave has installed, and all that the other nodes
+	// install, of a run with rollout.pin. It is recorded once, before any of them
+	// begins, and never changes.
+	Pinned *PinnedPatchesApplyConfiguration `json:"pinned,omitempty"`
 	// failures are the first 20 nodes that failed or could not be reached, by name.
 	Failures []NodeFailureApplyConfiguration `json:"failures,omitempty"`
 	// log holds the last 50 entries of the patch log for this task.
@@ -142,6 +146,14 @@ func (b *PatchTaskStatusApplyConfiguration) WithNodes(value *TaskNodeCountsApply
 // If called multiple times, the Patches field is set to the value of the last call.
 func (b *PatchTaskStatusApplyConfiguration) WithPatches(value *PatchCountsApplyConfiguration) *PatchTaskStatusApplyConfiguration {
 	b.Patches = value
+	return b
+}
+
+// WithPinned sets the Pinned field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the Pinned field is set to the value of the last call.
+func (b *PatchTaskStatusApplyConfiguration) WithPinned(value *PinnedPatchesApplyConfiguration) *PatchTaskStatusApplyConfiguration {
+	b.Pinned = value
 	return b
 }
 

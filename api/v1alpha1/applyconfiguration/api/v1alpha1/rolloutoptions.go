@@ -3,6 +3,7 @@
 package v1alpha1
 
 import (
+	apiv1alpha1 "github.com/nodepatch/nodepatch/api/v1alpha1"
 	v1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	intstr "k8s.io/apimachinery/pkg/util/intstr"
 )
@@ -32,6 +33,13 @@ type RolloutOptionsApplyConfiguration struct {
 	// soak is how long a node is watched after its disruption before it counts
 	// as done and the next one may start.
 	Soak *v1.Duration `json:"soak,omitempty"`
+	// pin freezes what is installed, in a task that deploys: with FirstWave, the
+	// names and versions that the nodes of the first wave have installed are
+	// recorded in the task's status.pinned once all of them have ended, and all
+	// other nodes install exactly these, whatever the mirrors offer by then. A
+	// version that the mirrors no longer have is reported and not replaced by
+	// another. The task's patches chooses for the first wave alone.
+	Pin *apiv1alpha1.RolloutPin `json:"pin,omitempty"`
 }
 
 // RolloutOptionsApplyConfiguration constructs a declarative configuration of the RolloutOptions type for use with
@@ -90,5 +98,13 @@ func (b *RolloutOptionsApplyConfiguration) WithWaves(values ...*WaveApplyConfigu
 // If called multiple times, the Soak field is set to the value of the last call.
 func (b *RolloutOptionsApplyConfiguration) WithSoak(value v1.Duration) *RolloutOptionsApplyConfiguration {
 	b.Soak = &value
+	return b
+}
+
+// WithPin sets the Pin field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the Pin field is set to the value of the last call.
+func (b *RolloutOptionsApplyConfiguration) WithPin(value apiv1alpha1.RolloutPin) *RolloutOptionsApplyConfiguration {
+	b.Pin = &value
 	return b
 }

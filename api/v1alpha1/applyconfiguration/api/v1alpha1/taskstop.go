@@ -13,7 +13,8 @@ import (
 type TaskStopApplyConfiguration struct {
 	// time since which it has to.
 	Time *v1.Time `json:"time,omitempty"`
-	// reason in one word: Stopped, DeadlineExceeded, PolicyDeleted or TooManyFailures.
+	// reason in one word: Stopped, DeadlineExceeded, PolicyDeleted,
+	// TooManyFailures or NothingPinned.
 	Reason *string `json:"reason,omitempty"`
 	// message is the reason in the words of the person who stopped the run, or
 	// of the manager.
