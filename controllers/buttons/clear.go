@@ -24,6 +24,9 @@ const (
 	nameBytes = 128
 )
 
+// noClearing is the answer to a value that names nothing.
+const noClearing = "No counts cleared: " + v1alpha1.ClearRetriesAnnotation + " takes all, or names of patches separated by commas"
+
 // clearing is what a value of nodepatch.io/clear-retries asks for, on one node or
 // on many.
 type clearing struct {
@@ -76,7 +79,7 @@ func (c clearing) apply(status *v1alpha1.PatchRetryStatus) string {
 	status.Summarize()
 
 	if !c.all && len(c.names) == 0 {
-		return "No counts cleared: " + v1alpha1.ClearRetriesAnnotation + " takes all, or names of patches separated by commas"
+		return noClearing
 	}
 	answer := "No counts to clear"
 	if len(cleared) > 0 {

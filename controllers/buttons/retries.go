@@ -27,7 +27,8 @@ const afterConflict = 100 * time.Millisecond
 // The counts go in one write, with which the status also remembers the value and
 // the answer that it owes: from then on whoever comes next, after this process or
 // beside it, makes good what is left and clears nothing again, so that what the
-// agent counts in the meantime stays. A value with a token is remembered for good.
+// agent counts in the meantime stays. What was cleared by a button of the node's
+// policy is told and answered in the same way. A value with a token is remembered for good.
 // Only a press of the very same value, without a token, that comes while no manager
 // runs and the last one died between its last two writes is taken for that one.
 type Retries struct {
@@ -72,8 +73,20 @@ func (r *Retries) Reconcile(ctx context.Context, retry *v1alpha1.PatchRetry) (ct
 // clear takes the counts out, and remembers what is to be said about it.
 func (r *Retries) clear(ctx context.Context, retry *v1alpha1.PatchRetry, assignment *v1alpha1.PatchAssignment, value string) error {
 	before := retry.DeepCopy()
+	parseClearing(value).clear(retry, assignment)
+	retry.Status.Handled.ClearRetries = handled(value)
+	patch := client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{})
+	if err := r.Client.Status().Patch(ctx, retry, patch, client.FieldOwner(v1alpha1.ManagerFieldOwner)); err != nil {
+		return fmt.Errorf("clearing counts of node %s: %w", retry.Name, outdated(err))
+	}
+	klog.FromContext(ctx).Info("Cleared retry counts", "node", klog.KRef("", retry.Name), "answer", owed(retry))
+	return nil
+}
+
+// clear takes counts out of a PatchRetry, and has its status owe the answer.
+func (c clearing) clear(retry *v1alpha1.PatchRetry, assignment *v1alpha1.PatchAssignment) {
 	status := &retry.Status
-	answer := parseClearing(value).apply(status)
+	answer := c.apply(status)
 	// Ahead of what the agent knows, also of a PatchRetry that was deleted since.
 	if assignment != nil {
 		status.Clears = max(status.Clears, assignment.Spec.RetryClears)
@@ -82,13 +95,7 @@ func (r *Retries) clear(ctx context.Context, retry *v1alpha1.PatchRetry, assignm
 	if status.Handled == nil {
 		status.Handled = &v1alpha1.HandledButtons{}
 	}
-	status.Handled.ClearRetries, status.Handled.Answer = handled(value), answer
-	patch := client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{})
-	if err := r.Client.Status().Patch(ctx, retry, patch, client.FieldOwner(v1alpha1.ManagerFieldOwner)); err != nil {
-		return fmt.Errorf("clearing counts of node %s: %w", retry.Name, outdated(err))
-	}
-	klog.FromContext(ctx).Info("Cleared retry counts", "node", klog.KRef("", retry.Name), "answer", answer)
-	return nil
+	status.Handled.Answer = answer
 }
 
 // tell makes the agent, which watches nothing but its assignment, read its

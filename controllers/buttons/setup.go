@@ -1,7 +1,9 @@
 package buttons
 
 import (
+	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"k8s.io/utils/clock"
@@ -24,12 +26,28 @@ func SetupWithManager(mgr ctrl.Manager, log patchlog.Sink) error {
 	if err != nil {
 		return fmt.Errorf("setting up the buttons: %w", err)
 	}
-	retries := &Retries{Client: reader, Log: log, Clock: clock.RealClock{}}
-	return ctrl.NewControllerManagedBy(mgr).
-		Named("buttons-retries").
-		For(&v1alpha1.PatchRetry{}, builder.WithPredicates(pressed())).
-		WithOptions(controller.Options{MaxConcurrentReconciles: 4, ReconciliationTimeout: time.Minute}).
-		Complete(reconcile.AsReconciler(reader, retries))
+	// Without a cache: nobody wants to hold all Events of a cluster.
+	entries, err := client.New(mgr.GetConfig(), client.Options{
+		HTTPClient: mgr.GetHTTPClient(), Scheme: mgr.GetScheme(), Mapper: mgr.GetRESTMapper(),
+	})
+	if err != nil {
+		return fmt.Errorf("setting up the buttons: %w", err)
+	}
+	presses := Presses{Client: reader, Entries: entries, Log: log, Clock: clock.RealClock{}}
+	add := func(kind client.Object, name string, wanted predicate.Predicate, reconciler reconcile.Reconciler) error {
+		return ctrl.NewControllerManagedBy(mgr).
+			Named("buttons-"+name).
+			For(kind, builder.WithPredicates(wanted)).
+			WithOptions(controller.Options{MaxConcurrentReconciles: 4, ReconciliationTimeout: time.Minute}).
+			Complete(reconciler)
+	}
+	return errors.Join(
+		add(&v1alpha1.PatchRetry{}, "retries", pressed(),
+			reconcile.AsReconciler(reader, &Retries{Client: reader, Log: log, Clock: clock.RealClock{}})),
+		add(&v1alpha1.PatchPolicy{}, "policies", pressedAny(policyButtons), reconcile.AsReconciler(reader, &Policies{presses})),
+		add(&v1alpha1.PatchReport{}, "reports", pressedAny(reportButtons), reconcile.AsReconciler(reader, &Reports{presses})),
+		add(&v1alpha1.PatchTask{}, "tasks", pressedAny(taskButtons), reconcile.AsReconciler(reader, &Tasks{presses})),
+	)
 }
 
 // pressed leaves out what agents count: it concerns no button.
@@ -41,5 +59,13 @@ func pressed() predicate.Predicate {
 		}
 		_, has := retry.Annotations[v1alpha1.ClearRetriesAnnotation]
 		return has || owed(retry) != ""
+	})
+}
+
+// pressedAny leaves out objects none of whose buttons is to be acted on.
+func pressedAny(buttons []string) predicate.Predicate {
+	return predicate.NewPredicateFuncs(func(object client.Object) bool {
+		return pressOf(object) != nil ||
+			slices.ContainsFunc(buttons, func(annotation string) bool { return waits(object, annotation) })
 	})
 }

@@ -41,8 +41,11 @@ var _ = AfterEach(removeAll)
 
 func removeAll() {
 	GinkgoHelper()
-	Expect(admin.DeleteAllOf(ctx, &v1alpha1.PatchRetry{})).To(Succeed())
-	Expect(admin.DeleteAllOf(ctx, &v1alpha1.PatchAssignment{})).To(Succeed())
+	for _, kind := range []client.Object{
+		&v1alpha1.PatchRetry{}, &v1alpha1.PatchAssignment{}, &v1alpha1.PatchReport{}, &v1alpha1.PatchTask{}, &v1alpha1.PatchPolicy{},
+	} {
+		Expect(admin.DeleteAllOf(ctx, kind)).To(Succeed())
+	}
 	Expect(admin.DeleteAllOf(ctx, &corev1.Event{}, client.InNamespace(patchlog.Namespace))).To(Succeed())
 }
 
