@@ -101,14 +101,15 @@ var _ = chaos && Describe("In chaos, a rollout", Label("chaos"), Ordered, Contin
 
 	for _, step := range disruptions {
 		for _, ending := range []struct {
-			what string
-			do   func(ctx context.Context, w *walker)
+			what  string
+			phase v1alpha1.TaskPhase // of the task, if it is there still
+			do    func(ctx context.Context, w *walker)
 		}{
-			{"the task is deleted", func(ctx context.Context, w *walker) { Expect(client.Delete(ctx, w.task)).To(Succeed()) }},
-			{"the policy is deleted", func(ctx context.Context, _ *walker) {
+			{"the task is deleted", "", func(ctx context.Context, w *walker) { Expect(client.Delete(ctx, w.task)).To(Succeed()) }},
+			{"the policy is deleted", v1alpha1.TaskFailed, func(ctx context.Context, _ *walker) {
 				kubectl(ctx, "delete", "patchpolicy", rolloutPolicy, "--wait=false")
 			}},
-			{"the task is stopped", func(ctx context.Context, w *walker) {
+			{"the task is stopped", v1alpha1.TaskStopped, func(ctx context.Context, w *walker) {
 				kubectl(ctx, "annotate", "patchtask", w.task.Name, v1alpha1.StopAnnotation+"=enough")
 			}},
 		} {
