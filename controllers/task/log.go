@@ -17,7 +17,8 @@ const maxLog = 50
 
 // Entries are the entries of the patch log that the manager itself writes for
 // what this plan says: each has to be written before the status that says it.
-// Those of earlier plans are among them again; writing them twice does no harm.
+// Those of earlier plans are among them again, unless the log was cleared since;
+// writing them twice does no harm.
 func (p *Plan) Entries() []patchlog.Entry {
 	run := p.logRun()
 	var entries []patchlog.Entry
@@ -41,7 +42,14 @@ func (p *Plan) Entries() []patchlog.Entry {
 	if p.Ended() {
 		entries = append(entries, p.lastEntry(run))
 	}
-	return entries
+	return slices.DeleteFunc(entries, func(entry patchlog.Entry) bool { return p.cleared(entry.Time) })
+}
+
+// cleared says whether the task's log was cleared since a time. Plans know whole
+// seconds: what happened in the second in which it was cleared stays.
+func (p *Plan) cleared(at time.Time) bool {
+	handled := p.task.Status.Handled
+	return handled != nil && handled.LogClearedAt != nil && at.Before(handled.LogClearedAt.Truncate(time.Second))
 }
 
 // lastEntry is the one with which a task ends.
@@ -89,7 +97,7 @@ func (p *Plan) log(old []v1alpha1.LogEntry) []v1alpha1.LogEntry {
 		known[key{entry.Reason, entry.Node}] = true
 	}
 	add := func(entry v1alpha1.LogEntry) {
-		if k := (key{entry.Reason, entry.Node}); !known[k] {
+		if k := (key{entry.Reason, entry.Node}); !known[k] && !p.cleared(entry.Time.Time) {
 			known[k] = true
 			log = append(log, entry)
 		}
