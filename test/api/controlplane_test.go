@@ -99,14 +99,9 @@ func runControllerManager(ctx SpecContext) {
 	Expect(command.Start()).To(Succeed())
 	DeferCleanup(func() {
 		Expect(command.Process.Signal(syscall.SIGTERM)).To(Succeed())
-		done := make(chan error, 1)
-		go func() { done <- command.Wait() }()
-		select {
-		case <-done:
-		case <-time.After(20 * time.Second):
-			Expect(command.Process.Kill()).To(Succeed())
-			<-done
-		}
+		kill := time.AfterFunc(20*time.Second, func() { _ = command.Process.Kill() })
+		defer kill.Stop()
+		_ = command.Wait() // it says that it was told to end
 	})
 }
 

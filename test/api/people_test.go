@@ -64,7 +64,7 @@ func employ(ctx SpecContext) {
 		hold(ctx, binding("people-"+name, role, name))
 	}
 	probe := named("PatchTask", "probe", "spec: {policy: people, task: weekly}")
-	stored := store(ctx, named("PatchReport", "probe", ""))
+	stored, task := store(ctx, named("PatchReport", "probe", "")), store(ctx, named("PatchTask", "probe-1", "spec: {policy: people, task: weekly}"))
 	for name, refused := range map[string]string{
 		viewer: byRole, operator: "", decider: "", root: "", editor: "may not start", patcher: byRole, clearer: byRole, starter: "",
 	} {
@@ -77,6 +77,14 @@ func employ(ctx SpecContext) {
 	Eventually(func() error {
 		return person(patcher).Patch(ctx, stored.DeepCopy(), mergePatch(`{"metadata":{"annotations":{"nodepatch.io/clear-log":""}}}`), client.DryRunAll)
 	}).Should(answer("may not press"))
+	for metadata, refused := range map[string]string{
+		`{"annotations":{"nodepatch.io/stopped-by":"root"}}`:                                                          stampMessage,
+		`{"ownerReferences":[{"apiVersion":"nodepatch.io/v1alpha1","kind":"PatchPolicy","name":"people","uid":"1"}]}`: "only the schedule of a policy owns tasks",
+	} {
+		Eventually(func() error {
+			return admin.Patch(ctx, task.DeepCopy(), mergePatch(`{"metadata":`+metadata+`}`), client.DryRunAll)
+		}).Should(answer(refused))
+	}
 }
 
 // hold creates a manifest's object until the end of the spec or container.
