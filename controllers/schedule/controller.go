@@ -194,7 +194,8 @@ func (r *Scheduler) say(ctx context.Context, policy *v1alpha1.PatchPolicy, steps
 	return nil
 }
 
-// prune deletes tasks. One that is gone already, or is another one by now, is left alone.
+// prune deletes tasks. One that is gone already is left alone, and one that is
+// another one by now is looked at again.
 func (r *Scheduler) prune(ctx context.Context, tasks []*v1alpha1.PatchTask) error {
 	var failures []error
 	for _, task := range tasks {
@@ -202,7 +203,7 @@ func (r *Scheduler) prune(ctx context.Context, tasks []*v1alpha1.PatchTask) erro
 		err := r.Client.Delete(ctx, gone, client.Preconditions{UID: ptr.To(task.UID)})
 		if err == nil {
 			klog.FromContext(ctx).V(4).Info("Deleted a task that the policy's history no longer keeps", "task", klog.KObj(task))
-		} else if !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
+		} else if !apierrors.IsNotFound(err) {
 			failures = append(failures, fmt.Errorf("deleting the task %s, which the policy's history no longer keeps: %w", task.Name, err))
 		}
 	}

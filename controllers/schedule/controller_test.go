@@ -9,12 +9,9 @@ import (
 	. "github.com/onsi/gomega"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
-	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/nodepatch/nodepatch/api/v1alpha1"
-	"github.com/nodepatch/nodepatch/controllers/task"
-	"github.com/nodepatch/nodepatch/test/apiserver/specs"
 )
 
 var six = time.Date(2026, 11, 23, 6, 0, 0, 0, time.UTC)
@@ -170,9 +167,7 @@ var _ = Describe("The schedule of a policy", func() {
 		govern(newPolicy(newNamedTask("scan", "* * * * *", "UTC")))
 		now := time.Now()
 		ahead := six.Add(-3 * time.Second).Sub(now)
-		runManager(ahead, func(mgr ctrl.Manager) error {
-			return task.SetupWithManager(mgr, specs.ManagerLog(GinkgoTB(), account), task.Options{})
-		})
+		runManager(ahead, withTasks)
 		Eventually(tasks).Should(Equal([]string{run(0)}))
 		Expect(time.Since(now)).To(BeNumerically(">=", 3*time.Second-time.Second/2))
 		Eventually(func() (*v1alpha1.PatchTask, error) {

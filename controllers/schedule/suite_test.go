@@ -18,6 +18,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/nodepatch/nodepatch/api/v1alpha1"
+	"github.com/nodepatch/nodepatch/controllers/task"
 	"github.com/nodepatch/nodepatch/test/apiserver"
 	"github.com/nodepatch/nodepatch/test/apiserver/specs"
 )
@@ -29,6 +30,7 @@ var (
 	// account is the manager's own, with no more rights than config/rbac and
 	// config/admission give it.
 	account *rest.Config
+	manager client.WithWatch
 	asked   apiserver.Requests
 )
 
@@ -40,6 +42,8 @@ var _ = BeforeSuite(func() {
 	config, err := server.ManagerConfig(ctx)
 	Expect(err).NotTo(HaveOccurred())
 	account = asked.Watch(config)
+	manager, err = client.NewWithWatch(account, client.Options{Scheme: admin.Scheme(), Mapper: admin.RESTMapper()})
+	Expect(err).NotTo(HaveOccurred())
 })
 
 var _ = AfterEach(removeAll)
@@ -57,18 +61,10 @@ func removeAll() {
 	}
 }
 
-// manager makes a client with the manager's rights.
-func manager() client.WithWatch {
-	GinkgoHelper()
-	made, err := client.NewWithWatch(account, client.Options{Scheme: admin.Scheme(), Mapper: admin.RESTMapper()})
-	Expect(err).NotTo(HaveOccurred())
-	return made
-}
-
 // newScheduler makes one that reads from the API server itself, with a clock that
 // stands.
 func newScheduler(now time.Time) *Scheduler {
-	return &Scheduler{Client: manager(), Clock: testingclock.NewFakePassiveClock(now)}
+	return &Scheduler{Client: manager, Clock: testingclock.NewFakePassiveClock(now)}
 }
 
 // look reconciles a policy once, and is how long until the next look.
@@ -114,7 +110,7 @@ func finish(name string, phase v1alpha1.TaskPhase) {
 	GinkgoHelper()
 	task := &v1alpha1.PatchTask{ObjectMeta: metav1.ObjectMeta{Name: name}}
 	body := fmt.Sprintf(`{"status":{"phase":%q,"completionTime":"2026-11-23T06:10:00Z"}}`, phase)
-	Expect(manager().Status().Patch(ctx, task, client.RawPatch(types.MergePatchType, []byte(body)))).To(Succeed())
+	Expect(manager.Status().Patch(ctx, task, client.RawPatch(types.MergePatchType, []byte(body)))).To(Succeed())
 }
 
 // shifted is the time, and then some.
@@ -135,4 +131,32 @@ func runManager(ahead time.Duration, more ...func(ctrl.Manager) error) {
 		}
 		return setup(mgr, shifted(ahead), time.Second)
 	})
+}
+
+// withTasks adds the task controller.
+func withTasks(mgr ctrl.Manager) error {
+	return task.SetupWithManager(mgr, specs.ManagerLog(GinkgoTB(), account), task.Options{})
+}
+
+// comeBack makes nodes that are Ready and whose agents are, and that were never
+// scanned since their reports were made: now.
+func comeBack(names ...string) {
+	GinkgoHelper()
+	for _, name := range names {
+		_, err := server.CreateNode(ctx, name, nil)
+		Expect(err).NotTo(HaveOccurred())
+		Expect(admin.Create(ctx, &v1alpha1.PatchReport{ObjectMeta: metav1.ObjectMeta{Name: name}})).To(Succeed())
+		given := &v1alpha1.PatchAssignment{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: v1alpha1.PatchAssignmentSpec{Policy: "workers"}}
+		Expect(admin.Create(ctx, given)).To(Succeed())
+		Expect(admin.Status().Patch(ctx, given, client.RawPatch(types.MergePatchType, []byte(`{"status":{"controller":{"agent":"Ready"}}}`)))).To(Succeed())
+	}
+}
+
+// setReady says for the kubelet whether a node is Ready.
+func setReady(name string, ready bool) {
+	GinkgoHelper()
+	is := map[bool]corev1.ConditionStatus{true: corev1.ConditionTrue, false: corev1.ConditionUnknown}[ready]
+	body := fmt.Sprintf(`{"status":{"conditions":[{"type":"Ready","status":%q}]}}`, is)
+	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name}}
+	Expect(admin.Status().Patch(ctx, node, client.RawPatch(types.StrategicMergePatchType, []byte(body)))).To(Succeed())
 }
