@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"path/filepath"
 	"strings"
+	"time"
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
@@ -160,38 +161,69 @@ var _ = Describe("A cluster that Git governs", Ordered, func() {
 		Eventually(health("PatchTask", "gone")).Should(HavePrefix(current))
 	})
 
-	It("acts once on a button that Git puts back", func() {
-		const value = "all@2026-11-22"
-		press := func(value string) error {
-			return gitPresses("PatchRetry", nodes[0], v1alpha1.ClearRetriesAnnotation, value, "")
-		}
+	It("keeps the runs that a policy begins by itself out of what Git prunes", func() {
+		tracked := map[string]string{"kustomize.toolkit.fluxcd.io/name": "fleet", "app.kubernetes.io/instance": "fleet"}
+		policy := manifest("PatchPolicy", "git", fmt.Sprintf(fleet, "maxScanAge: 1h,", v1alpha1.ActionScan))
+		policy.SetLabels(tracked)
+		policy.SetAnnotations(map[string]string{"argocd.argoproj.io/tracking-id": "fleet:nodepatch.io/PatchPolicy:/git"})
+		longAgo := fmt.Sprintf(`{"status":{"scan":{"time":%q}}}`, time.Now().Add(-2*time.Hour).UTC().Format(time.RFC3339))
+		report := &v1alpha1.PatchReport{}
+		report.Name = nodes[0]
+		Expect(admin.Status().Patch(ctx, report, client.RawPatch(types.MergePatchType, []byte(longAgo)))).To(Succeed())
+		Expect(applied(policy)).To(Succeed())
+		Eventually(orderedBy(nodes[0])).ShouldNot(BeEmpty(), "its last scan is overdue")
+		task, err := orderedBy(nodes[0])()
+		Expect(err).NotTo(HaveOccurred())
+		say(nodes[0], v1alpha1.StepDone, v1alpha1.ReasonScanned)
+		Eventually(health("PatchTask", task)).Should(HavePrefix(current))
+		Expect(object(&v1alpha1.PatchTask{}, task)()).To(And(
+			HaveField("Annotations", BeEmpty()), HaveField("Labels", Equal(map[string]string{v1alpha1.PolicyLabel: "git"})),
+			HaveField("OwnerReferences", ConsistOf(HaveField("Name", "git")))))
+		Expect(git("PatchPolicy", "git", asItIs)).To(Succeed())
+	})
+
+	// Each press of Git's has the button's value with a token, and is applied with all that Git says of the object.
+	DescribeTable("acts once on a button that Git puts back", func(kind, name, spec string) {
+		failedOnce := `{"status":{"counted":1,"patches":[{"name":"ham","version":"2.0","downloadFailures":3}]}}`
 		count := func() {
 			GinkgoHelper()
-			body := `{"status":{"counted":1,"patches":[{"name":"ham","version":"2.0","downloadFailures":3}]}}`
 			retry := &v1alpha1.PatchRetry{}
 			retry.Name = nodes[0]
-			Expect(admin.Status().Patch(ctx, retry, client.RawPatch(types.MergePatchType, []byte(body)))).To(Succeed())
+			Expect(admin.Status().Patch(ctx, retry, client.RawPatch(types.MergePatchType, []byte(failedOnce)))).To(Succeed())
 		}
-		retry := object(&v1alpha1.PatchRetry{}, nodes[0])
+		press := func(token string) error {
+			return gitPresses(kind, name, v1alpha1.ClearRetriesAnnotation, "all@"+token, spec)
+		}
+		counts := object(&v1alpha1.PatchRetry{}, nodes[0])
+		pressed := func() (map[string]string, error) {
+			object, err := stored(kind, name)
+			return object.GetAnnotations(), err
+		}
 		count()
-		Expect(press(value)).To(Succeed())
-		Eventually(retry).Should(And(HaveField("Annotations", BeEmpty()), HaveField("Status.Patches", BeEmpty()),
-			HaveField("Status.Clears", BeEquivalentTo(1)), HaveField("Status.Handled.Answer", BeEmpty())))
+		Expect(press("2026-11-22")).To(Succeed())
+		Eventually(pressed).Should(BeEmpty(), "it was acted on")
+		Expect(counts()).To(HaveField("Status.Patches", BeEmpty()))
 
 		count()
 		before := quiet()
-		Expect(press(value)).To(Succeed())
-		rest := versionOf("PatchRetry", nodes[0])
+		Expect(press("2026-11-22")).To(Succeed())
+		rest := versionOf(kind, name)
 		for range 5 {
-			Expect(press(value)).To(Succeed())
+			Expect(press("2026-11-22")).To(Succeed())
 		}
-		Expect(quiet()).To(Equal(before))
-		Expect(versionOf("PatchRetry", nodes[0])).To(Equal(rest))
-		Expect(retry()).To(And(HaveField("Status.Patches", HaveLen(1)), HaveField("Annotations", HaveLen(1))))
+		quiet()
+		Expect(written(before, "")).To(BeEmpty())
+		Expect(versionOf(kind, name)).To(Equal(rest))
+		Expect(pressed()).To(HaveLen(1), "it is Git's and does no harm")
+		Expect(counts()).To(HaveField("Status.Patches", HaveLen(1)))
 
-		Expect(press("all@2026-11-23")).To(Succeed())
-		Eventually(retry).Should(And(HaveField("Status.Patches", BeEmpty()), HaveField("Status.Clears", BeEquivalentTo(2))))
-	})
+		Expect(press("2026-11-23")).To(Succeed())
+		Eventually(counts).Should(HaveField("Status.Patches", BeEmpty()))
+		Eventually(pressed).Should(BeEmpty())
+	},
+		Entry("on a node's PatchRetry", "PatchRetry", "git-a", ""),
+		Entry("on a policy", "PatchPolicy", "git", fmt.Sprintf(fleet, "", v1alpha1.ActionScan)),
+	)
 
 	It("ends a rollout whose policy Git prunes, lets its node in service again, and starts nothing when Git puts the policy back", func() {
 		const rollout = "{policy: git, template: {action: Deploy, drain: {when: BeforeInstall}}}"
