@@ -80,7 +80,15 @@ func NodeTimedOut(at time.Time, run Run, node string, step v1alpha1.Step, timeou
 // ScanStarted says that a node's scan begins, with which package manager.
 func ScanStarted(at time.Time, run Run, node, packageManager string) Entry {
 	return regardingNode(at, run, node, v1alpha1.EventScanStarted, false,
-		fmt.Sprintf("Scan for task %s begins with %s", run.Task, packageManager))
+		fmt.Sprintf("%s begins with %s", scanOf(run), packageManager))
+}
+
+// scanOf names a scan: without a task, a person pressed nodepatch.io/update-patch-data.
+func scanOf(run Run) string {
+	if run.Task == "" {
+		return "Scan on request"
+	}
+	return "Scan for task " + run.Task
 }
 
 // PatchDataRefreshed says that a node's package metadata was fetched anew.
@@ -102,7 +110,7 @@ func PatchDataStale(at time.Time, run Run, node, reason, cause string, age time.
 
 // ScanFinished says what a node's scan found.
 func ScanFinished(at time.Time, run Run, node string, counts v1alpha1.ReportCounts, reboot v1alpha1.RebootState, took time.Duration) Entry {
-	message := fmt.Sprintf("Scan for task %s took %s: %s", run.Task, round(took), missing(counts.PatchCounts))
+	message := fmt.Sprintf("%s took %s: %s", scanOf(run), round(took), missing(counts.PatchCounts))
 	if counts.Missing > 0 {
 		message += ", " + size(counts.DownloadBytes) + " to download"
 	}

@@ -93,12 +93,16 @@ type finding struct {
 	Reason  string    `json:"reason"`
 	Message string    `json:"message,omitempty"`
 	Time    time.Time `json:"time"`
+	// Began is when a refresh began; zero where an earlier agent had begun it.
+	Began time.Time `json:"began,omitzero"`
 }
 
 // journal is what the agent must still know after a crash. It is kept on the host, and every change is on disk before the
 // agent acts on it.
 type journal struct {
 	dir string
+	// file in it that this is kept in.
+	file string
 
 	// AssignmentUID is that of the assignment last seen.
 	AssignmentUID types.UID                 `json:"assignmentUID,omitempty"`
@@ -107,28 +111,32 @@ type journal struct {
 	// What the API server has not acknowledged yet.
 	ReportPending bool `json:"reportPending,omitempty"`
 	StatusPending bool `json:"statusPending,omitempty"`
+	// Refreshes is patchDataRefreshes of the assignment up to which fresh patch data was seen to.
+	Refreshes int64 `json:"refreshes,omitempty"`
 }
 
 const (
 	journalFile   = "operation.json"
 	reportFile    = "report.json"
 	firstSeenFile = "first-seen.json"
+	// patchDataFile is the journal of updates of the patch data, which belong to no task.
+	patchDataFile = "patch-data.json"
 )
 
-// openJournal reads the journal in a directory, which is created. A journal that cannot be decoded is set aside and an
+// openJournal reads a journal in a directory, which is created. A journal that cannot be decoded is set aside and an
 // empty one returned, with the error: losing it costs a scan that is run again.
-func openJournal(dir string) (*journal, error) {
+func openJournal(dir, file string) (*journal, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("create the journal's directory: %w", err)
 	}
-	j := &journal{dir: dir}
-	if err := j.load(journalFile, j); err != nil {
-		return &journal{dir: dir}, err
+	j := &journal{dir: dir, file: file}
+	if err := j.load(file, j); err != nil {
+		return &journal{dir: dir, file: file}, err
 	}
 	return j, nil
 }
 
-func (j *journal) save() error { return j.store(journalFile, j) }
+func (j *journal) save() error { return j.store(j.file, j) }
 
 // knows says whether the operation was begun before, also if it has ended since.
 func (j *journal) knows(id string) bool {

@@ -45,6 +45,9 @@ func (w *Worker) refresh(ctx context.Context) (goOn bool) {
 	}
 	now := time.Now()
 	r.Refresh = &finding{OK: err == nil, Reason: v1alpha1.ReasonRefreshed, Message: "The last refresh succeeded", Time: now}
+	if r.Attempts == 1 {
+		r.Refresh.Began = began
+	}
 	if err != nil {
 		r.Refresh.Reason, r.Refresh.Message = refreshReason(err), err.Error()
 		w.Logger.Warn("Package metadata is not refreshed", "operation", r.ID, "reason", r.Refresh.Reason, "error", err)

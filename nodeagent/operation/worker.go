@@ -65,17 +65,19 @@ type Worker struct {
 	say        func(reason, message string) // what the current operation is at
 	flush      func()                       // waits until what was said was sent, or could not be
 	begun      string                       // ID of the operation that this process, and not an earlier agent, took up last
+	updating   string                       // the same of the update of the patch data
 
 	mu         sync.Mutex
 	assignment *v1alpha1.PatchAssignment
 	working    string // ID of the operation that cancel ends
 	cancel     context.CancelCauseFunc
+	requests   requests
 	changed    chan struct{}
 }
 
 // New returns a worker that has read its journal, which lies in the agent's directory on the host.
 func New(o Options) (*Worker, error) {
-	j, err := openJournal(o.Host.Path("journal"))
+	j, err := openJournal(o.Host.Path("journal"), journalFile)
 	if j == nil {
 		return nil, err
 	}
@@ -99,6 +101,7 @@ func (w *Worker) Assign(a *v1alpha1.PatchAssignment) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.assignment = a
+	w.requests.see(a)
 	if w.cancel != nil {
 		if cause := w.ends(a); cause != nil {
 			w.cancel(cause)
@@ -187,6 +190,12 @@ func (w *Worker) reconcile(ctx context.Context) error {
 	if agent := a.Status.Agent; agent != nil && j.Current != nil && agent.OperationID == j.Current.ID && j.overtaken(agent.Step) {
 		j.StatusPending = true
 	}
+	if err := w.publish(ctx, a); err != nil || !w.wantsPatchData(a) {
+		return err
+	}
+	if err := w.updatePatchData(ctx, a); err != nil {
+		return err
+	}
 	return w.publish(ctx, a)
 }
 
@@ -201,7 +210,7 @@ func (w *Worker) recognise(a *v1alpha1.PatchAssignment) {
 		j.StatusPending = j.Current != nil && (!j.live() || j.Current.Phase.waits())
 		w.retries.Restore = w.retries.Sequence > 0
 	}
-	j.AssignmentUID = a.UID
+	j.AssignmentUID, j.Refreshes = a.UID, 0
 	w.save()
 }
 
