@@ -11,41 +11,57 @@ import (
 	"github.com/nodepatch/nodepatch/test/rpmrepo"
 )
 
+// rpmTool is a package manager that works with RPM packages, and where it keeps its repositories.
+type rpmTool struct {
+	release string
+	sources string // directory of the repositories' files
+	refresh []string
+	install []string
+}
+
+var rpmTools = map[string]rpmTool{
+	"dnf": {
+		"ID=fedora\nPRETTY_NAME=\"Fedora for tests\"\n", "/etc/yum.repos.d/",
+		[]string{"dnf", "-y", "makecache"}, []string{"dnf", "-y", "install"},
+	},
+	"zypper": {
+		"ID=opensuse-leap\nID_LIKE=\"suse opensuse\"\nPRETTY_NAME=\"openSUSE for tests\"\n", "/etc/zypp/repos.d/",
+		[]string{"zypper", "-n", "refresh"}, []string{"zypper", "-n", "install"},
+	},
+}
+
+// node is a machine with version 1.0-1 of the named packages, and their repository.
+func (tool *rpmTool) node(t *testing.T, names ...string) (*node, *rpmrepo.Repository) {
+	t.Helper()
+	repo := rpmrepo.New()
+	return newNodeFrom(t, roots.RPM, func(n *node) {
+		n.write("/etc/os-release", tool.release)
+		server := httptest.NewServer(repo)
+		t.Cleanup(server.Close)
+		repo.Add(rpmrepo.Base())
+		for _, name := range names {
+			repo.Add(rpmrepo.Good(name, "1.0-1"))
+		}
+		if err := repo.Publish(); err != nil {
+			t.Fatal(err)
+		}
+		n.write(tool.sources+"toys.repo", repo.RepoFile("toys", server.URL))
+		n.run(tool.refresh...)
+		n.run(slices.Concat(tool.install, names, []string{rpmrepo.Base().Name})...)
+	}), repo
+}
+
 // A host of another family is scanned and patched by the same agent, with its own package manager.
 func TestDeployRPM(t *testing.T) {
-	for tool, test := range map[string]struct {
-		release string
-		sources string // directory of the repositories' files
-		refresh []string
-		install []string
-	}{
-		"dnf": {
-			"ID=fedora\nPRETTY_NAME=\"Fedora for tests\"\n", "/etc/yum.repos.d/",
-			[]string{"dnf", "-y", "makecache"}, []string{"dnf", "-y", "install"},
-		},
-		"zypper": {
-			"ID=opensuse-leap\nID_LIKE=\"suse opensuse\"\nPRETTY_NAME=\"openSUSE for tests\"\n", "/etc/zypp/repos.d/",
-			[]string{"zypper", "-n", "refresh"}, []string{"zypper", "-n", "install"},
-		},
-	} {
+	for tool, test := range rpmTools {
 		t.Run(tool, func(t *testing.T) {
-			repo := rpmrepo.New()
+			n, repo := test.node(t, "ham", "egg", "salt")
 			publish := func() {
 				t.Helper()
 				if err := repo.Publish(); err != nil {
 					t.Fatal(err)
 				}
 			}
-			n := newNodeFrom(t, roots.RPM, func(n *node) {
-				n.write("/etc/os-release", test.release)
-				server := httptest.NewServer(repo)
-				t.Cleanup(server.Close)
-				repo.Add(rpmrepo.Base(), rpmrepo.Good("ham", "1.0-1"), rpmrepo.Good("egg", "1.0-1"), rpmrepo.Good("salt", "1.0-1"))
-				publish()
-				n.write(test.sources+"toys.repo", repo.RepoFile("toys", server.URL))
-				n.run(test.refresh...)
-				n.run(append(test.install, "ham", "egg", "salt", rpmrepo.Base().Name)...)
-			})
 			repo.Add(rpmrepo.Good("ham", "2.0-1"), rpmrepo.FailingPre("egg", "2.0-1"), rpmrepo.Missing("salt", "2.0-1"))
 			repo.Advise(rpmrepo.Advisory{
 				ID: "TEST-2026:1", Type: "security", Severity: "Important", CVEs: []string{"CVE-2026-1234"},

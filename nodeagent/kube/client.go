@@ -1,5 +1,5 @@
-// Package kube is the agent's whole traffic with the API server: one watch on its own PatchAssignment, and the status of
-// its own objects by server-side apply. There is no typed clientset, no informer and no cache: they would cost more memory
+// Package kube is the agent's whole traffic with the API server: one watch on its own PatchAssignment, the status of
+// its own objects by server-side apply, and a look at a task that has pinned what is to be installed. There is no typed clientset, no informer and no cache: they would cost more memory
 // than the rest of the agent.
 package kube
 
@@ -28,7 +28,7 @@ type Client struct {
 // New returns the client of a node's agent. It makes no request.
 func New(config *rest.Config, node string) (*Client, error) {
 	scheme := runtime.NewScheme()
-	scheme.AddKnownTypes(v1alpha1.GroupVersion, &v1alpha1.PatchAssignment{}, &v1alpha1.PatchAssignmentList{}, &v1alpha1.PatchRetry{})
+	scheme.AddKnownTypes(v1alpha1.GroupVersion, &v1alpha1.PatchAssignment{}, &v1alpha1.PatchAssignmentList{}, &v1alpha1.PatchRetry{}, &v1alpha1.PatchTask{})
 	metav1.AddToGroupVersion(scheme, v1alpha1.GroupVersion)
 	// Errors of the API server come as this kind.
 	scheme.AddUnversionedTypes(metav1.SchemeGroupVersion, &metav1.Status{})
@@ -101,6 +101,15 @@ func (c *Client) UpdateRetries(ctx context.Context, retries *v1alpha1.PatchRetry
 			"counted": s.Counted, "blocked": s.Blocked, "summary": s.Summary, "sequence": s.Sequence, "patches": s.Patches,
 		},
 	})
+}
+
+// Task reads a PatchTask: an operation may have to install what its task has pinned.
+func (c *Client) Task(ctx context.Context, name string) (*v1alpha1.PatchTask, error) {
+	task := &v1alpha1.PatchTask{}
+	if err := c.rest.Get().Resource("patchtasks").Name(name).Do(ctx).Into(task); err != nil {
+		return nil, fmt.Errorf("read the PatchTask %s: %w", name, err)
+	}
+	return task, nil
 }
 
 func (c *Client) patchRetries(ctx context.Context, change map[string]any) (*v1alpha1.PatchRetry, error) {

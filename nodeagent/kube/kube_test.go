@@ -219,6 +219,32 @@ func TestApplyWithoutObject(t *testing.T) {
 	}
 }
 
+func TestTask(t *testing.T) {
+	apiserver.Require(t)
+	task := &v1alpha1.PatchTask{
+		ObjectMeta: metav1.ObjectMeta{Name: "pins"}, Spec: v1alpha1.PatchTaskSpec{Policy: "workers", Task: "weekly"},
+	}
+	change(t, func(ctx context.Context) error { return admin.Create(ctx, task) })
+	task.Status.Pinned = &v1alpha1.PinnedPatches{
+		Time: metav1.Now().Rfc3339Copy(), Nodes: 2, Patches: []v1alpha1.InstalledPatch{{Name: "ham", Version: "1:2.0-1"}},
+	}
+	change(t, func(ctx context.Context) error { return admin.Status().Update(ctx, task) })
+	c, err := New(config, "node")
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := c.Task(t.Context(), "pins")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if p := got.Status.Pinned; got.UID != task.UID || p == nil || p.Nodes != 2 || len(p.Patches) != 1 || p.Patches[0] != task.Status.Pinned.Patches[0] {
+		t.Errorf("It is %+v", got)
+	}
+	if _, err := c.Task(t.Context(), "nobody"); !apierrors.IsNotFound(err) {
+		t.Errorf("Error is %v, want not found", err)
+	}
+}
+
 // A report of as many patches as one may list fits, and the answer to it is small.
 func TestApplyLargeReport(t *testing.T) {
 	apiserver.Require(t)

@@ -17,18 +17,25 @@ func (w *Worker) choose(ctx context.Context, found *packages.Scan) (goOn bool) {
 		w.Logger.Error("Part of the journal is lost", "error", err)
 	}
 	c := w.criteria(seen, nil)
+	if r.Pin != "" && c.Pin == nil {
+		w.failed(v1alpha1.ReasonPinUnknown, "What the task has pinned is lost on the node, and nothing else may be installed")
+		return false
+	}
 	d := &deployment{Operation: r.ID}
 	for i := range found.Patches {
 		p := &found.Patches[i]
 		switch state, _ := c.judge(p); {
 		case chosen(state):
 			d.Patches = append(d.Patches, &item{
-				Target: packages.Target{Name: p.Name, Architecture: p.Architecture, Version: p.AvailableVersion},
-				From:   p.InstalledVersion, Classification: v1alpha1.Classification(p.Classification),
+				Target: packages.Target{Name: p.Name, Architecture: p.Architecture, Version: c.Pin.version(p)},
+				From:   p.InstalledVersion, Classification: v1alpha1.Classification(p.Classification), Beside: c.Pin.beside(p),
 			})
 		case state == v1alpha1.PatchBlocked:
 			d.Blocked++
 		}
+	}
+	if c.Pin != nil {
+		d.Patches = append(d.Patches, c.Pin.Unlisted...)
 	}
 	if err := w.journal.store(deploymentFile, d); err != nil {
 		w.failed(v1alpha1.ReasonHostUnavailable, err.Error())
@@ -100,6 +107,8 @@ func (w *Worker) settleRetries(found *packages.Scan) {
 	for i := range found.Patches {
 		p := &found.Patches[i]
 		offered[attemptKey(name(p.Name, p.Architecture), p.AvailableVersion)] = true
+		// What is pinned is tried as long as it is missing, whatever is offered.
+		offered[attemptKey(name(p.Name, p.Architecture), w.pinned().version(p))] = true
 	}
 	w.retries.forget(offered)
 	if err := w.saveRetries(); err != nil {

@@ -62,6 +62,8 @@ type item struct {
 	Classification v1alpha1.Classification `json:"classification,omitempty"`
 	Result         result                  `json:"result,omitempty"`
 	Message        string                  `json:"message,omitempty"`
+	// Beside says what the repositories offer in place of a version that is pinned; empty if they offer that.
+	Beside string `json:"beside,omitempty"`
 }
 
 func (i *item) name() string { return name(i.Name, i.Architecture) }
@@ -69,6 +71,14 @@ func (i *item) name() string { return name(i.Name, i.Architecture) }
 func (i *item) key() string { return attemptKey(i.name(), i.Version) }
 
 func (i *item) change() string { return patchlog.Change(i.name(), i.From, i.Version) }
+
+// why is what the package manager says of a patch, with what the repositories offer in its place.
+func (i *item) why(message string) string {
+	if i.Beside == "" {
+		return message
+	}
+	return i.Beside + ": " + message
+}
 
 // settle notes what became of a patch. What is final stays.
 func (i *item) settle(r result, message string) {

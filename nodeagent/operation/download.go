@@ -70,13 +70,13 @@ func (w *Worker) noteDownload(d *deployment, got *packages.Download, now time.Ti
 	}
 	for _, f := range got.Deferred {
 		if i := d.find(f.Target); i != nil {
-			i.settle(resultDeferred, f.Message)
+			i.settle(resultDeferred, i.why(f.Message))
 		}
 	}
 	var failed []*item
 	for _, f := range got.Failed {
 		if i := d.find(f.Target); i != nil {
-			i.settle(resultFailed, f.Message)
+			i.settle(resultFailed, i.why(f.Message))
 			failed = append(failed, i)
 		}
 	}

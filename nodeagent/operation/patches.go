@@ -77,6 +77,19 @@ func patch(p *packages.Patch, seen time.Time) v1alpha1.Patch {
 	return r
 }
 
+// installedBy is what a deployment has installed, by name.
+func installedBy(r *record, d *deployment) *v1alpha1.InstalledPatches {
+	done := &v1alpha1.InstalledPatches{Task: r.Task, OperationID: r.ID}
+	for _, i := range d.with(resultInstalled) {
+		done.Patches = append(done.Patches, v1alpha1.InstalledPatch{Name: cut(i.name(), 256), Version: cut(i.Version, 256)})
+	}
+	slices.SortFunc(done.Patches, func(a, b v1alpha1.InstalledPatch) int { return cmp.Compare(a.Name, b.Name) })
+	if more := len(done.Patches) - v1alpha1.MaxReportedPatches; more > 0 {
+		done.Patches, done.PatchesOmitted = done.Patches[:v1alpha1.MaxReportedPatches], int32(more)
+	}
+	return done
+}
+
 func newPackages(list []packages.NewPackage) (listed []v1alpha1.NewPackage, omitted int32) {
 	n := min(len(list), maxNewPackages)
 	for _, p := range list[:n] {

@@ -55,6 +55,8 @@ type observation struct {
 	Took           time.Duration
 	Criteria       *criteria
 	PendingReboot  pendingReboot
+	// Installed is what the last deployment has installed; nil if there was none.
+	Installed *v1alpha1.InstalledPatches
 }
 
 // succeed is the report after a scan. Only the conditions of the former report matter, for their transition times.
@@ -74,8 +76,9 @@ func succeed(former *v1alpha1.PatchReportStatus, o observation) *v1alpha1.PatchR
 		Scan: &v1alpha1.ScanRun{
 			Time: &now, DurationMilliseconds: o.Took.Milliseconds(), Task: o.Record.Task, OperationID: o.Record.ID,
 		},
-		Counts: counts(o.Scan, o.Criteria),
-		Reboot: reboot(&o.Scan.Reboot),
+		Counts:    counts(o.Scan, o.Criteria),
+		Reboot:    reboot(&o.Scan.Reboot),
+		Installed: o.Installed,
 	}
 	if t := o.Scan.MetadataRefreshed; !t.IsZero() {
 		s.PatchData = &v1alpha1.PatchData{Time: &metav1.Time{Time: t}}

@@ -100,6 +100,9 @@ func (w *Worker) scan(ctx context.Context) (goOn bool) {
 		if err := w.awaitRetries(ctx); err != nil {
 			return false // the operation ends
 		}
+		if !w.readPin(ctx, &found, manager) {
+			return false
+		}
 	}
 	now := time.Now()
 	report, err := w.report(&found, manager.Name(), now.Sub(began), nil)
@@ -148,10 +151,15 @@ func (w *Worker) report(found *packages.Scan, managerName string, took time.Dura
 	seen = seen.update(found, now.Truncate(time.Second).UTC())
 	pending = pending.update(found, d, w.boot())
 	w.settleRetries(found)
-	report := succeed(&former, observation{
+	o := observation{
 		Scan: found, PackageManager: managerName, FirstSeen: seen, Refresh: r.Refresh, Record: r,
 		AgentVersion: w.Version, Now: now, Took: took, Criteria: w.criteria(seen, d), PendingReboot: pending,
-	})
+		Installed: former.Installed,
+	}
+	if r.Phase == phaseVerify && r.installs() {
+		o.Installed = installedBy(r, d)
+	}
+	report := succeed(&former, o)
 	err := errors.Join(w.journal.store(firstSeenFile, seen), w.journal.store(pendingRebootFile, pending), w.journal.store(reportFile, report))
 	if err == nil {
 		w.journal.ReportPending = true
@@ -165,10 +173,14 @@ func (w *Worker) criteria(seen firstSeen, d *deployment) *criteria {
 	r := w.journal.Current
 	c := &criteria{
 		Selects: !r.scansOnly(), Selection: r.Patches, FirstSeen: seen, Now: time.Now(),
-		Attempts: w.retries.attempts(), Limits: w.retries.Limits,
+		Attempts: w.retries.attempts(), Limits: w.retries.Limits, Pin: w.pinned(),
 	}
 	if d != nil {
 		c.Deferred = d.deferred()
+		c.Ready = map[string]bool{}
+		for _, i := range d.with(resultReady) {
+			c.Ready[i.key()] = true
+		}
 	}
 	return c
 }

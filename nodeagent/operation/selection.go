@@ -27,12 +27,18 @@ type criteria struct {
 	Limits   v1alpha1.RetryLimits
 	// Deferred is why patches were left undone in this operation, by attemptKey.
 	Deferred map[string]string
+	// Ready are patches that the operation has put on disk, by attemptKey.
+	Ready map[string]bool
+	// Pin is what the operation installs in place of what Selection chooses; nil if nothing is pinned.
+	Pin *pin
 }
 
 // judge says in which state a patch is, and why, in the words of the report. Only a patch that is Missing, Downloaded or
 // Failed is chosen to be downloaded and installed.
 func (c *criteria) judge(p *packages.Patch) (v1alpha1.PatchState, string) {
-	if p.State != packages.Missing {
+	version := c.Pin.version(p)
+	// Why the version that is offered stays away does not hold for a pinned one, but for what an administrator said.
+	if p.State != packages.Missing && (p.State == packages.Held || version == p.AvailableVersion) {
 		return v1alpha1.PatchState(p.State), p.Reason
 	}
 	if c.Selects {
@@ -40,7 +46,7 @@ func (c *criteria) judge(p *packages.Patch) (v1alpha1.PatchState, string) {
 			return v1alpha1.PatchExcluded, why
 		}
 	}
-	key := attemptKey(name(p.Name, p.Architecture), p.AvailableVersion)
+	key := attemptKey(name(p.Name, p.Architecture), version)
 	attempts := c.Attempts[key]
 	switch {
 	case attempts != nil && blockedAt(attempts, c.Limits) != "":
@@ -50,7 +56,7 @@ func (c *criteria) judge(p *packages.Patch) (v1alpha1.PatchState, string) {
 		return v1alpha1.PatchFailed, fmt.Sprintf("%s failed, the last time with: %s", tally(attempts), attempts.LastError)
 	case p.Broken:
 		return v1alpha1.PatchFailed, "it is not installed in full: a deployment installs it again"
-	case p.Downloaded:
+	case p.Downloaded && version == p.AvailableVersion, c.Ready[key]:
 		return v1alpha1.PatchDownloaded, c.Deferred[key]
 	}
 	return v1alpha1.PatchMissing, c.Deferred[key]
@@ -63,6 +69,9 @@ func chosen(state v1alpha1.PatchState) bool {
 
 // exclude says why the selection leaves a patch out; empty if it does not.
 func (c *criteria) exclude(p *packages.Patch) string {
+	if c.Pin != nil {
+		return c.Pin.exclude(p)
+	}
 	s := c.Selection
 	if s == nil {
 		s = &v1alpha1.PatchSelection{}

@@ -22,6 +22,7 @@ func TestJudge(t *testing.T) {
 		attempts  *v1alpha1.PatchAttempts
 		deferred  string
 		scanOnly  bool
+		pin       *pin
 
 		want       v1alpha1.PatchState
 		wantReason string // a part of it
@@ -155,7 +156,39 @@ func TestJudge(t *testing.T) {
 		"blocked under a lower limit": {
 			attempts: &v1alpha1.PatchAttempts{InstallFailures: 1, Blocked: v1alpha1.BlockedAtInstall}, want: v1alpha1.PatchBlocked, wantReason: "1 installation failed",
 		},
-		"blocked in a scan": {attempts: &v1alpha1.PatchAttempts{InstallFailures: 4}, scanOnly: true, want: v1alpha1.PatchBlocked},
+		"blocked in a scan":                     {attempts: &v1alpha1.PatchAttempts{InstallFailures: 4}, scanOnly: true, want: v1alpha1.PatchBlocked},
+		"pinned at the version that is offered": {pin: &pin{Versions: map[string]string{"ham": "2"}}, want: v1alpha1.PatchMissing},
+		"pinned, whatever the task chooses": {
+			pin:       &pin{Versions: map[string]string{"ham": "2"}},
+			selection: &v1alpha1.PatchSelection{Exclude: []v1alpha1.PackagePattern{"ham"}}, want: v1alpha1.PatchMissing,
+		},
+		"not pinned": {
+			pin: &pin{Versions: map[string]string{"egg": "2"}}, want: v1alpha1.PatchExcluded,
+			wantReason: "the task has not pinned it, as its first wave has not installed it",
+		},
+		"pinned at what is installed": {
+			pin: &pin{Versions: map[string]string{"ham": "1"}}, want: v1alpha1.PatchExcluded,
+			wantReason: "the task has pinned 1, and this or a newer version is there; 2 is left to another task",
+		},
+		"pinned at less than what is installed": {
+			pin: &pin{Versions: map[string]string{"ham": "0.9"}, Present: map[string]bool{"ham": true}}, want: v1alpha1.PatchExcluded,
+			wantReason: "the task has pinned 0.9, and this or a newer version is there",
+		},
+		"the file of another version than the pinned one lies on disk": {
+			pin: &pin{Versions: map[string]string{"ham": "1.5"}}, patch: func(p *packages.Patch) { p.Downloaded = true }, want: v1alpha1.PatchMissing,
+		},
+		"only another version than the pinned one is kept back": {
+			pin: &pin{Versions: map[string]string{"ham": "1.5"}}, patch: func(p *packages.Patch) { p.State = packages.KeptBack }, want: v1alpha1.PatchMissing,
+		},
+		"the pinned one itself is kept back": {
+			pin: &pin{Versions: map[string]string{"ham": "2"}}, patch: func(p *packages.Patch) { p.State = packages.KeptBack }, want: v1alpha1.PatchKeptBack,
+		},
+		"pinned and held": {
+			pin: &pin{Versions: map[string]string{"ham": "1.5"}}, patch: func(p *packages.Patch) { p.State = packages.Held }, want: v1alpha1.PatchHeld,
+		},
+		"failures of the version that is offered are not those of the pinned one": {
+			pin: &pin{Versions: map[string]string{"ham": "1.5"}}, attempts: &v1alpha1.PatchAttempts{InstallFailures: 4}, want: v1alpha1.PatchMissing,
+		},
 		"excluded is said before blocked": {
 			attempts:  &v1alpha1.PatchAttempts{InstallFailures: 4},
 			selection: &v1alpha1.PatchSelection{Exclude: []v1alpha1.PackagePattern{"ham"}}, want: v1alpha1.PatchExcluded,
@@ -169,7 +202,7 @@ func TestJudge(t *testing.T) {
 			}
 			c := &criteria{
 				Selects: !test.scanOnly, Selection: test.selection, FirstSeen: seen, Now: tuesday, Limits: limitsOf(nil),
-				Attempts: map[string]*v1alpha1.PatchAttempts{}, Deferred: map[string]string{"ham=2": test.deferred},
+				Attempts: map[string]*v1alpha1.PatchAttempts{}, Deferred: map[string]string{"ham=2": test.deferred}, Pin: test.pin,
 			}
 			if test.attempts != nil {
 				c.Attempts["ham=2"] = test.attempts

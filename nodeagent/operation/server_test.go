@@ -100,6 +100,10 @@ func (a *serverModel) UpdateRetries(_ context.Context, r *v1alpha1.PatchRetry) (
 	return written, err
 }
 
+func (a *serverModel) Task(_ context.Context, name string) (*v1alpha1.PatchTask, error) {
+	return nil, apierrors.NewNotFound(schema.GroupResource{Resource: "patchtasks"}, name) // no operation asks for it
+}
+
 func (a *serverModel) bump() {
 	a.version++
 	a.object.ResourceVersion = fmt.Sprint(a.version)

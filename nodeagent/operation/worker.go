@@ -22,7 +22,7 @@ import (
 // ErrUnsupported is what Worker.Packages returns on a host without a package manager that nodepatch knows.
 var ErrUnsupported = errors.New("the node has no package manager that nodepatch knows: it needs apt, dnf or zypper")
 
-// API is where the agent writes what it found, each with one request.
+// API is where the agent writes what it found and reads what is pinned, each with one request.
 type API interface {
 	// ApplyReport makes status the whole of what the agent says in its node's PatchReport.
 	ApplyReport(ctx context.Context, status *v1alpha1.PatchReportStatus) error
@@ -32,6 +32,8 @@ type API interface {
 	Retries(ctx context.Context) (*v1alpha1.PatchRetry, error)
 	// UpdateRetries writes the agent's part of it; a conflict says that it has changed since it was read.
 	UpdateRetries(ctx context.Context, retries *v1alpha1.PatchRetry) (*v1alpha1.PatchRetry, error)
+	// Task reads a PatchTask.
+	Task(ctx context.Context, name string) (*v1alpha1.PatchTask, error)
 }
 
 // Log is the node's patch log. An entry that was appended reaches the API server some time.
@@ -62,6 +64,7 @@ type Worker struct {
 	journal    *journal
 	retries    *retries
 	deployment *deployment                  // of the current operation, once it has chosen patches
+	pin        *pin                         // of the current operation, once it was read
 	say        func(reason, message string) // what the current operation is at
 	flush      func()                       // waits until what was said was sent, or could not be
 	begun      string                       // ID of the operation that this process, and not an earlier agent, took up last

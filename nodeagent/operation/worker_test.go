@@ -31,6 +31,7 @@ type api struct {
 	reports []*v1alpha1.PatchReportStatus
 	status  []*v1alpha1.AgentStatus
 	retry   v1alpha1.PatchRetry
+	task    *v1alpha1.PatchTask
 	version int
 }
 
@@ -68,6 +69,15 @@ func (a *api) UpdateRetries(_ context.Context, r *v1alpha1.PatchRetry) (*v1alpha
 	a.retry = *r.DeepCopy()
 	a.retry.ResourceVersion = fmt.Sprint(a.version)
 	return a.retry.DeepCopy(), nil
+}
+
+func (a *api) Task(_ context.Context, name string) (*v1alpha1.PatchTask, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.task == nil || a.task.Name != name {
+		return nil, apierrors.NewNotFound(schema.GroupResource{Resource: "patchtasks"}, name)
+	}
+	return a.task.DeepCopy(), nil
 }
 
 func (a *api) last() *v1alpha1.AgentStatus {
