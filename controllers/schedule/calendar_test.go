@@ -215,7 +215,7 @@ func TestJitter(t *testing.T) {
 
 	other := newTestCalendar(t, "0 * * * *", "UTC", 20*time.Minute)
 	other.seed = "another policy"
-	if other.begin(start) == hourly.begin(start) {
+	if other.begin(start).Equal(hourly.begin(start)) {
 		t.Error("the same task of two policies begins at the same second")
 	}
 }

@@ -96,7 +96,7 @@ var _ = Describe("A manager that dies, or whose API server does", func() {
 			policy.UID, policy.Spec.MaxScanAge = "", &metav1.Duration{Duration: month}
 			Expect(admin.Create(ctx, policy)).To(Succeed())
 			current, clock := victim, testingclock.NewFakePassiveClock(time.Now().Add(month+24*time.Hour))
-					for range 4 {
+			for range 4 {
 				if current.Killed() {
 					current = &specs.Process{At: -1}
 				}
@@ -120,8 +120,9 @@ var _ = Describe("Overdue nodes", func() {
 		Expect(admin.Create(ctx, policy)).To(Succeed())
 		setReady("three", false)
 
-		// 31 days later by the manager's clock.
-		runManager(month+24*time.Hour, withTasks)
+		// 31 days later by the manager's clock, and soon the next minute.
+		later := time.Now().Add(month + 24*time.Hour).Truncate(time.Minute).Add(50 * time.Second)
+		runManager(time.Until(later), withTasks)
 		Eventually(tasks).Should(HaveLen(1))
 		first := taskNow(tasks()[0])
 		Expect(first.Spec.Nodes).To(Equal([]string{"one", "two"}))
@@ -130,7 +131,7 @@ var _ = Describe("Overdue nodes", func() {
 			HaveField("Trigger", v1alpha1.TriggerOverdue), HaveField("Phase", v1alpha1.TaskRunning),
 			HaveField("Nodes", HaveValue(HaveField("Total", BeEquivalentTo(2))))))
 
-		// Another one comes back: that it shares no task with them is no reason to wait for long.
+		// Another one comes back: it gets a task of its own.
 		setReady("three", true)
 		Eventually(tasks).WithTimeout(80 * time.Second).Should(HaveLen(2))
 		for _, name := range tasks() {
