@@ -236,6 +236,9 @@ func TestCluster(t *testing.T) {
 		if err := two.Start(ctx); err != nil {
 			t.Fatal(err)
 		}
+		if err := errors.Join(two.Hang(ctx), two.Mend(ctx)); err != nil {
+			t.Fatal(err)
+		}
 		before := bootID(t, two)
 		if err := two.Reboot(ctx); err != nil {
 			t.Fatal(err)

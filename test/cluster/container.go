@@ -183,14 +183,14 @@ func (c *container) kill() error {
 	return nil
 }
 
-// hang lets the machine's next reboot end with the machine off. Starting it ends that.
-func (c *container) hang() error {
+// setHung lets the machine's reboots end with the machine off, or come back again. Starting it mends it.
+func (c *container) setHung(hung bool) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.nspawn == nil {
 		return fmt.Errorf("%s is off", nodeName(c.index))
 	}
-	c.hung = true
+	c.hung = hung
 	return nil
 }
 

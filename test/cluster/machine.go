@@ -157,6 +157,9 @@ func (m *Machine) Start(ctx context.Context) error { return m.ask(ctx, "start") 
 // Start, after which reboots come back.
 func (m *Machine) Hang(ctx context.Context) error { return m.ask(ctx, "hang") }
 
+// Mend lets a machine's reboots come back again that has not gone down since Hang.
+func (m *Machine) Mend(ctx context.Context) error { return m.ask(ctx, "mend") }
+
 // Cut pulls the machine's network cable, until Join. A reboot leaves it pulled.
 func (m *Machine) Cut(ctx context.Context) error { return m.ask(ctx, "cut") }
 

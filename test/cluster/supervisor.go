@@ -189,7 +189,8 @@ func (s *supervisor) handler() http.Handler {
 	}
 	mux.HandleFunc("POST /machines/{name}/start", machine(func(ctx context.Context, m *container) error { return m.start(ctx) }))
 	mux.HandleFunc("POST /machines/{name}/kill", machine(func(_ context.Context, m *container) error { return m.kill() }))
-	mux.HandleFunc("POST /machines/{name}/hang", machine(func(_ context.Context, m *container) error { return m.hang() }))
+	mux.HandleFunc("POST /machines/{name}/hang", machine(func(_ context.Context, m *container) error { return m.setHung(true) }))
+	mux.HandleFunc("POST /machines/{name}/mend", machine(func(_ context.Context, m *container) error { return m.setHung(false) }))
 	mux.HandleFunc("POST /machines/{name}/cut", machine(func(ctx context.Context, m *container) error { return m.setCut(ctx, true) }))
 	mux.HandleFunc("POST /machines/{name}/join", machine(func(ctx context.Context, m *container) error { return m.setCut(ctx, false) }))
 

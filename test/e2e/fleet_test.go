@@ -102,7 +102,7 @@ func deleteRollouts(ctx context.Context) {
 	}).Should(Succeed())
 }
 
-// tidyFleet switches all machines on, joins their network, lets everything install, forgets that a reboot is
+// tidyFleet switches all machines on and mends them, joins their network, lets everything install, forgets that a reboot is
 // due, and begins with a fresh policy, so that no spec suffers from what another one did.
 func tidyFleet(ctx SpecContext) {
 	statuses, err := machines.Machines(ctx)
@@ -112,7 +112,7 @@ func tidyFleet(ctx SpecContext) {
 		if status.Cut {
 			Expect(m.Join(ctx)).To(Succeed())
 		}
-		if status.Leader == 0 {
+		if m.Mend(ctx) != nil { // it is off
 			_ = m.Start(ctx) // fails if it is on its way up by itself
 		}
 		Eventually(ctx, func() error {

@@ -29,6 +29,7 @@ const usage = `Usage: cluster [-dir DIR] COMMAND
   start NAME                switch a machine on
   reboot NAME               reboot a machine in good order
   hang NAME                 let its next reboot not come back until it is started
+  mend NAME                 let it come back again
   cut NAME                  pull a machine's network cable
   join NAME                 plug it in again
   sweep                     clean up after clusters whose supervisor was killed
@@ -111,6 +112,8 @@ func command(ctx context.Context, dir, name string, args []string) error {
 		return machine.Reboot(ctx)
 	case "hang":
 		return machine.Hang(ctx)
+	case "mend":
+		return machine.Mend(ctx)
 	case "cut":
 		return machine.Cut(ctx)
 	case "join":
