@@ -280,13 +280,13 @@ type HandledButtons struct {
 	// +optional
 	// +kubebuilder:validation:Minimum=0
 	Presses int64 `json:"presses,omitempty"`
-	// policyPress, on a PatchRetry, is the last press of nodepatch.io/clear-retries
-	// on the node's policy that was acted on here: the policy's UID, a slash and
+	// policyPress is the last press of nodepatch.io/clear-retries on the node's
+	// policy that was acted on here, on a PatchRetry: the policy's UID, a slash and
 	// the number of the press. A manager that goes on with it clears nothing twice.
 	// +optional
 	// +kubebuilder:validation:MaxLength=128
 	PolicyPress string `json:"policyPress,omitempty"`
-	// logClearedAt, on a PatchTask, is when its log was last cleared: entries up to
+	// logClearedAt is when the log of a PatchTask was last cleared: entries up to
 	// then do not come back into its status.
 	// +optional
 	LogClearedAt *metav1.MicroTime `json:"logClearedAt,omitempty"`
@@ -310,13 +310,13 @@ type ButtonPress struct {
 	// time at which it was seen.
 	// +required
 	Time metav1.MicroTime `json:"time,omitzero"`
-	// logVersion, of clear-log, is the resourceVersion that the Events had then:
-	// later entries stay.
+	// logVersion is the resourceVersion that the Events had when clear-log was
+	// pressed: later entries stay.
 	// +optional
 	// +kubebuilder:validation:MaxLength=64
 	LogVersion string `json:"logVersion,omitempty"`
-	// refreshes, of update-patch-data, is what spec.patchDataRefreshes of the
-	// assignments becomes.
+	// refreshes is what spec.patchDataRefreshes of the assignments becomes for
+	// update-patch-data.
 	// +optional
 	// +kubebuilder:validation:Minimum=0
 	Refreshes int64 `json:"refreshes,omitempty"`

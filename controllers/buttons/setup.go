@@ -38,7 +38,7 @@ func SetupWithManager(mgr ctrl.Manager, log patchlog.Sink) error {
 		return ctrl.NewControllerManagedBy(mgr).
 			Named("buttons-"+name).
 			For(kind, builder.WithPredicates(wanted)).
-			WithOptions(controller.Options{MaxConcurrentReconciles: 4, ReconciliationTimeout: time.Minute}).
+			WithOptions(controller.Options{MaxConcurrentReconciles: 8, ReconciliationTimeout: time.Minute}).
 			Complete(reconciler)
 	}
 	return errors.Join(

@@ -20,11 +20,11 @@ type ButtonPressApplyConfiguration struct {
 	Number *int64 `json:"number,omitempty"`
 	// time at which it was seen.
 	Time *v1.MicroTime `json:"time,omitempty"`
-	// logVersion, of clear-log, is the resourceVersion that the Events had then:
-	// later entries stay.
+	// logVersion is the resourceVersion that the Events had when clear-log was
+	// pressed: later entries stay.
 	LogVersion *string `json:"logVersion,omitempty"`
-	// refreshes, of update-patch-data, is what spec.patchDataRefreshes of the
-	// assignments becomes.
+	// refreshes is what spec.patchDataRefreshes of the assignments becomes for
+	// update-patch-data.
 	Refreshes *int64 `json:"refreshes,omitempty"`
 }
 

@@ -27,11 +27,11 @@ type HandledButtonsApplyConfiguration struct {
 	Press *ButtonPressApplyConfiguration `json:"press,omitempty"`
 	// presses is how many buttons were acted on here, on other kinds than PatchRetry.
 	Presses *int64 `json:"presses,omitempty"`
-	// policyPress, on a PatchRetry, is the last press of nodepatch.io/clear-retries
-	// on the node's policy that was acted on here: the policy's UID, a slash and
+	// policyPress is the last press of nodepatch.io/clear-retries on the node's
+	// policy that was acted on here, on a PatchRetry: the policy's UID, a slash and
 	// the number of the press. A manager that goes on with it clears nothing twice.
 	PolicyPress *string `json:"policyPress,omitempty"`
-	// logClearedAt, on a PatchTask, is when its log was last cleared: entries up to
+	// logClearedAt is when the log of a PatchTask was last cleared: entries up to
 	// then do not come back into its status.
 	LogClearedAt *v1.MicroTime `json:"logClearedAt,omitempty"`
 }
