@@ -29,7 +29,7 @@ var pinnedRollout = story{
 			if operation == nil {
 				continue
 			}
-			Expect(operation.Pin == v1alpha1.OperationPinTask).To(Equal(node == "c-later"), node)
+			Expect(operation.Pin).To(Equal(map[string]v1alpha1.OperationPin{"c-later": v1alpha1.OperationPinTask}[node]), node)
 			Expect(pinned != nil).To(Or(BeTrue(), Equal(node == "c-later")), node+" began before it was recorded what it installs")
 			switch {
 			case operation.AdmittedAt != nil:

@@ -32,6 +32,7 @@ type api struct {
 	status  []*v1alpha1.AgentStatus
 	retry   v1alpha1.PatchRetry
 	task    *v1alpha1.PatchTask
+	taskErr error
 	version int
 }
 
@@ -74,6 +75,9 @@ func (a *api) UpdateRetries(_ context.Context, r *v1alpha1.PatchRetry) (*v1alpha
 func (a *api) Task(_ context.Context, name string) (*v1alpha1.PatchTask, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	if a.taskErr != nil {
+		return nil, a.taskErr
+	}
 	if a.task == nil || a.task.Name != name {
 		return nil, apierrors.NewNotFound(schema.GroupResource{Resource: "patchtasks"}, name)
 	}
@@ -100,6 +104,7 @@ func (e *entries) Append(entry patchlog.Entry) error {
 type manager struct {
 	refresh error
 	scan    func() (packages.Scan, error)
+	inspect func([]packages.Target) ([]packages.Presence, error)
 }
 
 func (manager) Name() string { return "apt" }
@@ -127,7 +132,10 @@ func (manager) Repair(context.Context) (packages.Repair, error) {
 	return packages.Repair{}, errors.New("not asked for")
 }
 
-func (manager) Inspect(context.Context, []packages.Target) ([]packages.Presence, error) {
+func (m manager) Inspect(_ context.Context, targets []packages.Target) ([]packages.Presence, error) {
+	if m.inspect != nil {
+		return m.inspect(targets)
+	}
 	return nil, errors.New("not asked for")
 }
 
