@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/nodepatch/nodepatch/api/patchlog"
@@ -57,6 +58,7 @@ type hostModel struct {
 	installed []string        // changes
 
 	rebootModel
+	pinModel
 }
 
 type installation struct {
@@ -151,6 +153,7 @@ func (m *hostModel) Download(ctx context.Context, targets []packages.Target) (pa
 		return done, nil
 	}
 	m.s.begun(ctx, m.id(), "The download", v1alpha1.StepDownloading)
+	m.chosen(targets)
 	m.s.interfere()
 	switch {
 	case ctx.Err() != nil:
@@ -164,6 +167,9 @@ func (m *hostModel) Download(ctx context.Context, targets []packages.Target) (pa
 	for _, t := range targets {
 		p, key := m.toys[t.Name], attemptKey(t.Name, t.Version)
 		switch {
+		case t.Version != fmt.Sprint(p.newest):
+			m.pinsLost++
+			d.Deferred = append(d.Deferred, packages.Failure{Target: t, Message: "not offered"})
 		case p.fault == noFile:
 			m.s.tried(m.id(), v1alpha1.BlockedAtDownload, key)
 			m.failures[key]++
@@ -186,6 +192,7 @@ func (m *hostModel) Install(ctx context.Context, targets []packages.Target) (pac
 		return done.Install, done.err
 	}
 	m.s.begun(ctx, m.id(), "A transaction", v1alpha1.StepInstalling)
+	m.chosen(targets)
 	if m.s.maybe(15) {
 		held := &packages.LockHeldError{Path: "/lock", PID: 7}
 		m.s.interfere()
@@ -307,7 +314,11 @@ func (m *hostModel) Inspect(_ context.Context, targets []packages.Target) ([]pac
 	present := make([]packages.Presence, len(targets))
 	for i, t := range targets {
 		p := m.toys[t.Name]
-		present[i] = packages.Presence{Installed: fmt.Sprint(p.version) == t.Version, Version: fmt.Sprint(max(p.version, p.begun))}
+		wanted, err := strconv.Atoi(t.Version)
+		if err != nil {
+			m.s.t.Fatal(err)
+		}
+		present[i] = packages.Presence{Installed: p.version >= wanted, Version: fmt.Sprint(max(p.version, p.begun))}
 		if p.begun != 0 {
 			present[i].Problem = "half-configured"
 		}

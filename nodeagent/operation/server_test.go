@@ -9,6 +9,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/nodepatch/nodepatch/api/patchlog"
 	"github.com/nodepatch/nodepatch/api/v1alpha1"
@@ -22,11 +23,12 @@ type serverModel struct {
 	version int
 	cleared int
 	status  map[string]*v1alpha1.AgentStatus
+	pinned  map[string]*v1alpha1.PinnedPatches // by the ID of the operation
 }
 
 func newServerModel(s *simulation) *serverModel {
 	return &serverModel{
-		s: s, status: map[string]*v1alpha1.AgentStatus{},
+		s: s, status: map[string]*v1alpha1.AgentStatus{}, pinned: map[string]*v1alpha1.PinnedPatches{},
 		object: v1alpha1.PatchRetry{ObjectMeta: metav1.ObjectMeta{Name: "n1", UID: "u1", ResourceVersion: "0"}},
 	}
 }
@@ -101,7 +103,13 @@ func (a *serverModel) UpdateRetries(_ context.Context, r *v1alpha1.PatchRetry) (
 }
 
 func (a *serverModel) Task(_ context.Context, name string) (*v1alpha1.PatchTask, error) {
-	return nil, apierrors.NewNotFound(schema.GroupResource{Resource: "patchtasks"}, name) // no operation asks for it
+	task := &v1alpha1.PatchTask{ObjectMeta: metav1.ObjectMeta{Name: name}}
+	err := a.request(func() error {
+		id := strings.TrimPrefix(name, "task-")
+		task.UID, task.Status.Pinned = types.UID(id), a.pinned[id]
+		return nil
+	})
+	return task, err
 }
 
 func (a *serverModel) bump() {

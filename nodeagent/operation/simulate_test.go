@@ -57,6 +57,7 @@ func TestSimulation(t *testing.T) {
 type events struct {
 	Operations, Kills, Installed, Counted, Blocked, Cut, Stopped, Cleared         int
 	Waited, StoppedWaiting, Raised, Orders, Refused, Boots, Twice, Still, Unknown int
+	Pinned, PinsInstalled, PinsLost                                               int
 }
 
 func (c *events) add(s *simulation) {
@@ -75,6 +76,9 @@ func (c *events) add(s *simulation) {
 	c.Raised += s.raised
 	c.Boots += s.pm.boot
 	c.Refused += s.pm.refused
+	c.Pinned += len(s.api.pinned)
+	c.PinsInstalled += s.pm.pinsInstalled
+	c.PinsLost += s.pm.pinsLost
 	for _, orders := range s.pm.orders {
 		c.Orders += len(orders)
 		c.Twice += len(orders) / 2
@@ -224,6 +228,9 @@ func (s *simulation) operate(o v1alpha1.Operation) {
 	a.Spec.Operation.Deadline.Time = time.Now().Add(time.Hour)
 	a.Spec.Operation.RetryLimits = &v1alpha1.RetryLimits{Download: 3, Install: 2}
 	a.Spec.RetryClears = s.api.object.Status.Clears
+	if o.Action == v1alpha1.ActionDeploy && s.maybe(3) {
+		o.Pin, s.api.pinned[id] = v1alpha1.OperationPinTask, s.pm.pin()
+	}
 	s.assignment = a
 	for range 120 {
 		if rest := s.step(); rest && s.api.ended(id) {
