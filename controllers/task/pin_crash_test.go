@@ -5,9 +5,11 @@ import (
 	. "github.com/onsi/gomega"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
+	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/nodepatch/nodepatch/api/v1alpha1"
+	"github.com/nodepatch/nodepatch/test/apiserver"
 )
 
 // pinnedRollout is a deployment whose first two nodes decide what the third installs. The
@@ -96,5 +98,33 @@ var _ = Describe("A rollout that pins what its first wave installs", func() {
 		Expect(taskNow("scan-now").Status.Message).To(HavePrefix("Nothing is pinned: the reports of a do not say what this task has installed there"))
 		Expect(assignmentNow("b").Spec.Operation).To(BeNil())
 		Expect(written()).To(Equal([]string{"TaskFailed", "TaskStarted"}))
+	})
+})
+
+var _ = Describe("A rollout that pins, in a running manager", func() {
+	It("goes on by itself once the first wave is done", func() {
+		apiserver.RunManager(GinkgoTB(), server.Config, func(mgr ctrl.Manager) error {
+			return SetupWithManager(mgr, events, Options{})
+		})
+		addPolicy("workers")
+		addNodes("a", "b")
+		addTask("scan-now", deploy(2), func(task *v1alpha1.PatchTask) {
+			task.Spec.Template.Rollout.Pin = v1alpha1.PinFirstWave
+			task.Spec.Template.Rollout.Waves = []v1alpha1.Wave{sizedWave("canary", intstr.FromInt(1))}
+		})
+		operationOf := func(node string) func() *v1alpha1.Operation {
+			return func() *v1alpha1.Operation { return assignmentNow(node).Spec.Operation }
+		}
+		Eventually(operationOf("a")).Should(HaveValue(HaveField("Pin", BeEmpty())))
+		Eventually(func() string { return taskNow("scan-now").Status.Message }).Should(HaveSuffix("1 waiting (b NotPinned)"))
+		installs("a", operationOf("a")().ID, "ham 2.0")
+		answer("a", v1alpha1.StepDone, 0)
+		Eventually(operationOf("b")).Should(HaveValue(HaveField("Pin", v1alpha1.OperationPinTask)))
+		pinned := taskNow("scan-now").Status.Pinned
+		Expect(pinned.Patches).To(Equal([]v1alpha1.InstalledPatch{{Name: "ham", Version: "2.0"}}))
+		Expect(logged(taskNow("scan-now"))).To(Equal([]string{"TaskStarted", "PatchesPinned"}))
+		answer("b", v1alpha1.StepDone, 0)
+		Eventually(func() v1alpha1.TaskPhase { return taskNow("scan-now").Status.Phase }).Should(Equal(v1alpha1.TaskComplete))
+		Expect(taskNow("scan-now").Status.Pinned).To(Equal(pinned), "it never changes")
 	})
 })
