@@ -75,7 +75,8 @@ func relabelled() predicate.Predicate {
 }
 
 // tampered lets an object through that was deleted, or in which something that
-// is kept here changed; not the agent's many writes.
+// is kept here changed; not the agent's many writes. An assignment is let through
+// when its node is no longer at work, too: see retire.
 func tampered() predicate.Predicate {
 	return predicate.Funcs{
 		CreateFunc: func(event.CreateEvent) bool { return false },
@@ -85,7 +86,8 @@ func tampered() predicate.Predicate {
 			}
 			before, _ := e.ObjectOld.(*v1alpha1.PatchAssignment)
 			after, _ := e.ObjectNew.(*v1alpha1.PatchAssignment)
-			return before != nil && after != nil && before.Spec.Policy != after.Spec.Policy
+			return before != nil && after != nil &&
+				(before.Spec.Policy != after.Spec.Policy || before.Busy() && !after.Busy())
 		},
 	}
 }
@@ -187,10 +189,12 @@ func (r *Objects) correct(ctx context.Context, existing, wanted client.Object) e
 	return r.Client.Patch(ctx, corrected, patch, client.FieldOwner(v1alpha1.ManagerFieldOwner))
 }
 
-// retire removes the objects of a node that no policy selects any more. Counts
-// of failed attempts stay: a failure is never forgotten. So does a PatchRetry that
-// had some: to the agent that comes back to the node with the counts it knew, one
-// that was made anew would not say that they were cleared since.
+// retire removes the objects of a node that no policy selects any more, once the
+// node is not at work: a run whose policy is gone tells its nodes to end, and
+// waits for their answers. Counts of failed attempts stay: a failure is never
+// forgotten. So does a PatchRetry that had some: to the agent that comes back to
+// the node with the counts it knew, one that was made anew would not say that they
+// were cleared since.
 func (r *Objects) retire(ctx context.Context, node *corev1.Node) error {
 	key := client.ObjectKeyFromObject(node)
 	for _, object := range []client.Object{
@@ -201,6 +205,9 @@ func (r *Objects) retire(ctx context.Context, node *corev1.Node) error {
 				continue
 			}
 			return fmt.Errorf("reading the %s of node %s: %w", kind(object), node.Name, err)
+		}
+		if assignment, ok := object.(*v1alpha1.PatchAssignment); ok && assignment.Busy() {
+			return nil
 		}
 		// The agent may count a failure at this very moment.
 		condition := client.Preconditions{

@@ -101,6 +101,29 @@ var _ = Describe("The objects of a node", func() {
 		Eventually(get(assignment, "clean")).Should(HaveField("Spec.RetryClears", BeZero()))
 	})
 
+	It("stay while the node is at work, though its policy is gone, and so does its agent", func() {
+		createNode("node", workers)
+		policy := createPolicy("workers", 0, workers)
+		Eventually(get(assignment, "node")).Should(HaveField("Spec.Policy", "workers"))
+		Eventually(daemonSetNow).Should(HaveField("Name", Name))
+		assign("node")
+		Eventually(func(g Gomega) {
+			seen := &v1alpha1.PatchAssignment{}
+			g.Expect(cached.Get(ctx, client.ObjectKey{Name: "node"}, seen)).To(Succeed())
+			g.Expect(seen.Busy()).To(BeTrue())
+		}).Should(Succeed(), "the manager has seen that the node is at work")
+		Expect(admin.Delete(ctx, policy)).To(Succeed())
+		Consistently(get(assignment, "node"), "500ms").Should(HaveField("Spec.Operation.ID", operation.ID))
+		Expect(daemonSetNow()).To(HaveField("DeletionTimestamp", BeNil()))
+
+		ended := &v1alpha1.PatchAssignment{ObjectMeta: metav1.ObjectMeta{Name: "node"}}
+		Expect(admin.Status().Patch(ctx, ended, client.RawPatch(types.MergePatchType, []byte(`{"status":{"agent":{"operationID":"4a1c","step":"Stopped"}}}`)))).To(Succeed())
+		for _, kind := range kinds {
+			Eventually(gone(kind, "node")).Should(notFound)
+		}
+		Eventually(func() error { _, err := daemonSetNow(); return err }).Should(notFound)
+	})
+
 	It("are made anew for a node that comes back under its name", func() {
 		old := createNode("node", workers)
 		createPolicy("workers", 0, workers)

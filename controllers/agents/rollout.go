@@ -5,9 +5,11 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	admissionv1 "k8s.io/api/admissionregistration/v1"
 	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/klog/v2"
@@ -21,7 +23,11 @@ import (
 
 	"github.com/nodepatch/nodepatch/api/v1alpha1"
 	"github.com/nodepatch/nodepatch/controllers/agents/guard"
+	"github.com/nodepatch/nodepatch/controllers/policy"
 )
+
+// untilIdle is when to look again at agents that are to go and are at work.
+const untilIdle = 2 * time.Second
 
 // Rollout keeps the DaemonSet of the agents: on exactly the nodes that policies
 // select, and only while the admission policies bind each agent to its node.
@@ -66,10 +72,14 @@ func (r *Rollout) Reconcile(ctx context.Context, _ reconcile.Request) (reconcile
 	if err != nil {
 		return reconcile.Result{}, err
 	}
+	if len(gaps) > 0 {
+		return reconcile.Result{}, r.remove(ctx, strings.Join(gaps, "; "))
+	}
+	if abandons, err := r.abandons(ctx, policies.Items); err != nil || abandons {
+		return reconcile.Result{RequeueAfter: untilIdle}, err
+	}
 	terms := nodeSelectorTerms(policies.Items)
 	switch {
-	case len(gaps) > 0:
-		return reconcile.Result{}, r.remove(ctx, strings.Join(gaps, "; "))
 	case len(terms) == 0:
 		return reconcile.Result{}, r.remove(ctx, "no policy selects nodes")
 	}
@@ -79,6 +89,29 @@ func (r *Rollout) Reconcile(ctx context.Context, _ reconcile.Request) (reconcile
 		return reconcile.Result{}, fmt.Errorf("applying the DaemonSet of the agents: %w", err)
 	}
 	return reconcile.Result{}, nil
+}
+
+// abandons says whether a node is at work that no policy selects any more: its
+// agent stays until it has ended what it was told to end. The task and the
+// assignment controllers see to it that this does not take for ever.
+func (r *Rollout) abandons(ctx context.Context, policies []v1alpha1.PatchPolicy) (bool, error) {
+	var assignments v1alpha1.PatchAssignmentList
+	if err := r.Client.List(ctx, &assignments, client.UnsafeDisableDeepCopy); err != nil {
+		return false, fmt.Errorf("listing the assignments: %w", err)
+	}
+	var busy []corev1.Node
+	for i := range assignments.Items {
+		if !assignments.Items[i].Busy() {
+			continue
+		}
+		node := &corev1.Node{}
+		if err := r.Client.Get(ctx, client.ObjectKey{Name: assignments.Items[i].Name}, node); client.IgnoreNotFound(err) != nil {
+			return false, fmt.Errorf("reading the node %s: %w", assignments.Items[i].Name, err)
+		} else if err == nil {
+			busy = append(busy, *node)
+		}
+	}
+	return len(policy.Govern(policies, busy).Governor) < len(busy), nil
 }
 
 func (r *Rollout) remove(ctx context.Context, why string) error {

@@ -23,6 +23,7 @@ var (
 	ctx    = context.Background()
 	server *apiserver.Server
 	admin  client.Client
+	cached client.Client // reads what the manager has seen
 	writes apiserver.Requests
 )
 
@@ -32,6 +33,7 @@ var _ = BeforeSuite(func() {
 	server, admin = apiserver.Run(GinkgoTB())
 	Expect(server.Install(ctx)).To(Succeed())
 	apiserver.RunManager(GinkgoTB(), writes.Watch(server.Config), func(mgr ctrl.Manager) error {
+		cached = mgr.GetClient()
 		return SetupWithManager(mgr, Options{Namespace: apiserver.Namespace, Image: image})
 	})
 })

@@ -148,7 +148,7 @@ func taskAssignments(reader client.Reader) handler.MapFunc {
 		}
 		var requests []reconcile.Request
 		for i := range assignments.Items {
-			if assignment := &assignments.Items[i]; admitted(assignment) || !ended(assignment) {
+			if assignment := &assignments.Items[i]; assignment.Busy() {
 				requests = append(requests, reconcile.Request{NamespacedName: types.NamespacedName{Name: assignments.Items[i].Name}})
 			}
 		}

@@ -77,7 +77,7 @@ func (r *Reconciler) reportPresence(ctx context.Context, assignment *v1alpha1.Pa
 // ended is left as it is, which spares a write for each node and task.
 func (r *Reconciler) withdrawOrphan(ctx context.Context, assignment *v1alpha1.PatchAssignment) error {
 	operation := assignment.Spec.Operation
-	if operation == nil || ended(assignment) {
+	if !assignment.Busy() {
 		return nil
 	}
 	_, why, err := r.orphaned(ctx, operation)
@@ -125,23 +125,6 @@ func (r *Reconciler) orphaned(ctx context.Context, operation *v1alpha1.Operation
 		return nil, "The task ended", nil
 	}
 	return task, "", nil
-}
-
-// ended says whether the agent has ended the operation that it was given last.
-func ended(assignment *v1alpha1.PatchAssignment) bool {
-	agent, id := assignment.Status.Agent, assignment.Spec.Operation.ID
-	if agent == nil {
-		return false
-	}
-	if agent.OperationID == id {
-		return agent.Step.Ended()
-	}
-	for i := range agent.Earlier {
-		if agent.Earlier[i].OperationID == id {
-			return true
-		}
-	}
-	return false
 }
 
 // gone says that the object is not the one that was read: it was deleted, made

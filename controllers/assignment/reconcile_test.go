@@ -60,7 +60,7 @@ var _ = Describe("What the manager says about a node's agent", func() {
 		Eventually(func(g Gomega) {
 			seen := &v1alpha1.PatchAssignment{}
 			g.Expect(cached.Get(ctx, client.ObjectKey{Name: "still"}, seen)).To(Succeed())
-			g.Expect(ended(seen)).To(BeTrue())
+			g.Expect(seen.Busy()).To(BeFalse())
 		}).Should(Succeed())
 		setPhase(task, v1alpha1.TaskComplete)
 		Expect(admin.Delete(ctx, task)).To(Succeed())

@@ -237,6 +237,11 @@ var _ = Describe("A cluster that Git governs", Ordered, func() {
 		Expect(at()).To(And(HaveField("Spec.Unschedulable", true), HaveField("Annotations", HaveKey(v1alpha1.MaintenanceAnnotation))))
 
 		prune("PatchPolicy", "git")
+		Eventually(health("PatchTask", "rollout")).Should(HavePrefix(inProgress + ": Stopping (The policy git was deleted during the run)"))
+		Consistently(at, "500ms").Should(HaveField("Spec.Unschedulable", true), "its transaction is not over")
+		for _, node := range nodes {
+			say(node, v1alpha1.StepStopped, v1alpha1.ReasonStopped)
+		}
 		Eventually(health("PatchTask", "rollout")).Should(HavePrefix(failed + ": The policy git was deleted during the run"))
 		Eventually(at).Should(And(HaveField("Spec.Unschedulable", false), HaveField("Annotations", Not(HaveKey(v1alpha1.MaintenanceAnnotation)))))
 		for _, node := range nodes {
