@@ -259,6 +259,9 @@ const (
 	EventTaskFailed = "TaskFailed"
 	// EventTaskStopped regards a PatchTask: a person stopped it; the note has their words.
 	EventTaskStopped = "TaskStopped"
+	// EventRunMissed regards a PatchPolicy: runs of its schedule did not begin when
+	// they were due; the note says which, and why.
+	EventRunMissed = "ScheduledRunMissed"
 	// EventNodeUnreachable regards a Node: a task went on without it.
 	EventNodeUnreachable = "NodeUnreachable"
 	// EventNodeTimedOut regards a Node: it did not answer a task in time.

@@ -96,7 +96,7 @@ func newManager(config *rest.Config, o options) (ctrl.Manager, error) {
 			return agents.SetupWithManager(mgr, agents.Options{Namespace: o.namespace, Image: o.agentImage})
 		}},
 		{"policy", func() error { return policy.SetupWithManager(mgr) }},
-		{"schedule", func() error { return schedule.SetupWithManager(mgr) }},
+		{"schedule", func() error { return schedule.SetupWithManager(mgr, log) }},
 		{"task", func() error {
 			return task.SetupWithManager(mgr, log, task.Options{Node: o.node, ClusterMaxUnavailable: o.clusterMaxUnavailable, Blockers: checker})
 		}},

@@ -20,6 +20,7 @@ import (
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/nodepatch/nodepatch/api/patchlog"
 	"github.com/nodepatch/nodepatch/api/v1alpha1"
 	"github.com/nodepatch/nodepatch/controllers/policy"
 )
@@ -36,6 +37,8 @@ type Scheduler struct {
 	// Client reads what it wrote before: otherwise two runs of a task might go at
 	// once.
 	Client client.Client
+	// Log takes the manager's entries of the patch log.
+	Log patchlog.Sink
 	// Clock tells the time.
 	Clock clock.PassiveClock
 }
@@ -64,6 +67,10 @@ func (r *Scheduler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resul
 		if err := r.begin(ctx, policy, &steps[i]); err != nil {
 			failures = append(failures, err)
 		}
+	}
+	// Before the status, from which on it is no news any more.
+	if err := r.tell(ctx, seen, steps); err != nil {
+		return ctrl.Result{}, errors.Join(append(failures, err)...)
 	}
 	err = r.say(ctx, policy, steps)
 	if apierrors.IsConflict(err) {
@@ -135,13 +142,12 @@ func (r *Scheduler) begin(ctx context.Context, policy *v1alpha1.PatchPolicy, s *
 	err := r.Client.Create(ctx, task)
 	switch {
 	case err == nil:
-		log.Info("Began a run of the schedule", "policy", klog.KObj(policy), "task", klog.KObj(task), "run", s.begins, "missed", s.state.Missed)
+		log.Info("Began a run of the schedule", "policy", klog.KObj(policy), "task", klog.KObj(task), "run", s.begins)
 		return nil
 	case apierrors.IsAlreadyExists(err):
 		existing := &v1alpha1.PatchTask{}
 		if err = r.Client.Get(ctx, client.ObjectKeyFromObject(task), existing); err == nil {
 			if !metav1.IsControlledBy(existing, policy) || existing.Spec.Task != s.task.Name {
-				log.Info("The name of a run of the schedule is taken", "policy", klog.KObj(policy), "task", klog.KObj(task))
 				s.refuse()
 			}
 			return nil
@@ -167,6 +173,19 @@ func newTask(policy *v1alpha1.PatchPolicy, name string) *v1alpha1.PatchTask {
 	}
 }
 
+// tell writes into the patch log which runs did not begin.
+func (r *Scheduler) tell(ctx context.Context, seen *observation, steps []step) error {
+	for i := range steps {
+		for _, news := range steps[i].news() {
+			message := "Task " + steps[i].task.Name + ": " + news
+			if err := r.Log.Write(ctx, patchlog.RunMissed(seen.now, seen.policy.Name, seen.policy.UID, message)); err != nil {
+				return fmt.Errorf("telling of a run of the policy %s that did not begin: %w", seen.policy.Name, err)
+			}
+		}
+	}
+	return nil
+}
+
 // say writes the status if it changes, and refuses to do so on an older policy.
 func (r *Scheduler) say(ctx context.Context, policy *v1alpha1.PatchPolicy, steps []step) error {
 	changed := policy.DeepCopy()
@@ -184,12 +203,6 @@ func (r *Scheduler) say(ctx context.Context, policy *v1alpha1.PatchPolicy, steps
 	patch := client.MergeFromWithOptions(policy, client.MergeFromWithOptimisticLock{})
 	if err := r.Client.Status().Patch(ctx, changed, patch, client.FieldOwner(v1alpha1.ManagerFieldOwner)); err != nil {
 		return client.IgnoreNotFound(fmt.Errorf("writing the runs into the status of the policy %s: %w", policy.Name, err))
-	}
-	for i := range steps {
-		if s := &steps[i]; s.state.Message != "" && (s.was == nil || s.was.Message != s.state.Message) {
-			klog.FromContext(ctx).Info("A run of the schedule did not begin", "policy", klog.KObj(policy),
-				"task", s.task.Name, "reason", s.state.Message, "missed", s.state.Missed)
-		}
 	}
 	return nil
 }

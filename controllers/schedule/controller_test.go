@@ -61,7 +61,7 @@ var _ = Describe("The schedule of a policy", func() {
 	})
 
 	It("runs one at a time, and makes up what was missed once", func() {
-		govern(newPolicy())
+		policy := govern(newPolicy())
 		look(newScheduler(six.Add(-time.Hour)), "workers")
 		look(newScheduler(six), "workers")
 		Expect(look(newScheduler(day(1)), "workers")).To(BeZero(), "the end of the task asks for the next look")
@@ -73,6 +73,10 @@ var _ = Describe("The schedule of a policy", func() {
 		look(newScheduler(day(2).Add(time.Hour)), "workers")
 		Expect(tasks()).To(Equal([]string{run(0), run(2)}))
 		Expect(state()).To(And(HaveField("Missed", BeEquivalentTo(1)), HaveField("Message", BeEmpty())))
+		Expect(told(policy)).To(ConsistOf(
+			"Task scan: The run of 2026-11-24T06:00:00Z waits for the task "+run(0)+" to end",
+			"Task scan: The run of 2026-11-25T06:00:00Z waits for the task "+run(0)+" to end",
+			"Task scan: Runs that did not begin before that of 2026-11-25T06:00:00Z: 1"))
 		finish(run(2), v1alpha1.TaskComplete)
 		Expect(look(newScheduler(day(2).Add(2*time.Hour)), "workers")).To(Equal(22 * time.Hour))
 		Expect(tasks()).To(Equal([]string{run(0), run(2)}))

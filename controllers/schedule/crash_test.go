@@ -19,6 +19,7 @@ import (
 type ending struct {
 	Tasks  []string
 	Runs   map[string]int
+	Told   []string
 	Status v1alpha1.PatchPolicyStatus
 }
 
@@ -33,13 +34,14 @@ func takeThrough(victim *specs.Process) ending {
 	existing := map[string]bool{}
 	current := victim
 	clock := testingclock.NewFakePassiveClock(six)
-	for _, after := range []time.Duration{-time.Hour, 0, 24 * time.Hour, 24*time.Hour + time.Minute} {
+	for _, after := range []time.Duration{-time.Hour, 0, 48 * time.Hour, 48*time.Hour + time.Minute} {
 		clock.SetTime(six.Add(after))
 		Eventually(func() error {
 			if current.Killed() {
 				current = &specs.Process{At: -1}
 			}
-			r := &Scheduler{Client: current.Client(manager, nil), Clock: clock}
+			current.Log = events
+			r := &Scheduler{Client: current.Client(manager, nil), Log: current, Clock: clock}
 			result, err := r.Reconcile(ctx, request("workers"))
 			for _, name := range tasks() {
 				if !existing[name] {
@@ -61,7 +63,7 @@ func takeThrough(victim *specs.Process) ending {
 			finish(name, v1alpha1.TaskComplete)
 		}
 	}
-	end.Tasks, end.Status = tasks(), policyNow("workers").Status
+	end.Tasks, end.Told, end.Status = tasks(), told(policy), policyNow("workers").Status
 	removeAll()
 	return end
 }
@@ -70,14 +72,15 @@ var _ = Describe("A manager that dies, or whose API server does", func() {
 	It("begins every run once, and keeps the history, whichever write it happens to", func() {
 		undisturbed := &specs.Process{At: -1}
 		want := takeThrough(undisturbed)
-		monday, tuesday := runName("workers", "scan", six), runName("workers", "scan", six.AddDate(0, 0, 1))
+		monday, wednesday := runName("workers", "scan", six), runName("workers", "scan", six.AddDate(0, 0, 2))
 		deploy := runName("workers", "deploy", six)
-		Expect(want.Runs).To(Equal(map[string]int{monday: 1, tuesday: 1, deploy: 1}))
-		Expect(want.Tasks).To(Equal([]string{deploy, tuesday}))
+		Expect(want.Runs).To(Equal(map[string]int{monday: 1, wednesday: 1, deploy: 1}))
+		Expect(want.Tasks).To(Equal([]string{deploy, wednesday}))
 		for _, task := range want.Status.Tasks {
-			Expect(task.Missed).To(BeZero())
+			Expect(task.Missed).To(BeEquivalentTo(map[string]int{"scan": 1, "deploy": 0}[task.Name]))
 			Expect(task.Last).To(HaveValue(HaveField("Phase", v1alpha1.TaskComplete)))
 		}
+		Expect(want.Told).To(ConsistOf("Task scan: Runs that did not begin before that of 2026-11-25T06:00:00Z: 1"))
 		writes := undisturbed.Writes()
 		Expect(writes).To(BeNumerically(">=", 7))
 		for number := range writes {

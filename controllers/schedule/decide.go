@@ -42,6 +42,8 @@ type step struct {
 	was   *v1alpha1.ScheduledTask
 	// begins is the run to begin, zero if none is.
 	begins time.Time
+	// overtaken says which runs gave way to a later one, empty if none did.
+	overtaken string
 	// wake is when to look again, zero if nothing is known to happen.
 	wake time.Time
 }
@@ -130,6 +132,7 @@ func (o *observation) due(s *step, calendar *calendar, announced time.Time) {
 	// The runs in question are those after this time.
 	after := announced.Add(-time.Second)
 	if last := s.state.Last; last != nil && last.Time.After(after) && !last.Time.After(o.now) {
+		s.overtake(calendar.count(after, last.Time.Time), last.Time.Time)
 		after = last.Time.Time
 	}
 	run := calendar.begun(after, o.now)
@@ -161,9 +164,30 @@ func (o *observation) due(s *step, calendar *calendar, announced time.Time) {
 		return
 	}
 	s.begins = run
-	s.state.Missed += calendar.count(after, run)
+	s.overtake(calendar.count(after, run), run)
 	s.state.Last = &v1alpha1.ScheduledRun{Time: metav1.NewTime(run), Task: name}
 	o.announce(s, calendar)
+}
+
+// overtake counts runs that did not begin before a later one did.
+func (s *step) overtake(runs int32, by time.Time) {
+	if runs > 0 {
+		s.state.Missed += runs
+		s.overtaken = fmt.Sprintf("Runs that did not begin before that of %s: %d", stamp(by), runs)
+	}
+}
+
+// news are what people have not been told yet: a sentence each, and the same ones
+// as long as the status does not have them.
+func (s *step) news() []string {
+	var news []string
+	if s.overtaken != "" {
+		news = append(news, s.overtaken)
+	}
+	if s.state.Message != "" && (s.was == nil || s.was.Message != s.state.Message) {
+		news = append(news, s.state.Message)
+	}
+	return news
 }
 
 // refuse takes back what a step was to say of a run that cannot begin, as the
@@ -184,7 +208,7 @@ func (s *step) unchanged() {
 	if s.was != nil {
 		state = *s.was
 	}
-	s.state, s.wake = state, time.Time{}
+	s.state, s.overtaken, s.wake = state, "", time.Time{}
 }
 
 // unfinished names a task that runs the named task, whoever started it, other

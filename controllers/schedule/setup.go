@@ -18,6 +18,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
+	"github.com/nodepatch/nodepatch/api/patchlog"
 	"github.com/nodepatch/nodepatch/api/v1alpha1"
 	"github.com/nodepatch/nodepatch/controllers/assignment"
 	"github.com/nodepatch/nodepatch/controllers/consistent"
@@ -28,12 +29,13 @@ import (
 // share a task.
 const gather = 10 * time.Second
 
-// SetupWithManager adds the controllers of this package to a manager.
-func SetupWithManager(mgr ctrl.Manager) error {
-	return setup(mgr, clock.RealClock{}, gather)
+// SetupWithManager adds the controllers of this package to a manager; log takes
+// the manager's entries of the patch log.
+func SetupWithManager(mgr ctrl.Manager, log patchlog.Sink) error {
+	return setup(mgr, log, clock.RealClock{}, gather)
 }
 
-func setup(mgr ctrl.Manager, clock clock.PassiveClock, gather time.Duration) error {
+func setup(mgr ctrl.Manager, log patchlog.Sink, clock clock.PassiveClock, gather time.Duration) error {
 	reader, err := consistent.NewClient(mgr)
 	if err != nil {
 		return fmt.Errorf("setting up the schedule: %w", err)
@@ -47,7 +49,7 @@ func setup(mgr ctrl.Manager, clock clock.PassiveClock, gather time.Duration) err
 		// A task that ended or went away lets the next one begin.
 		Watches(&v1alpha1.PatchTask{}, handler.EnqueueRequestsFromMapFunc(policyOfTask), builder.WithPredicates(assignment.TaskEnded())).
 		WithOptions(controller.Options{MaxConcurrentReconciles: 4, ReconciliationTimeout: time.Minute}).
-		Complete(&Scheduler{Client: reader, Clock: clock})
+		Complete(&Scheduler{Client: reader, Log: log, Clock: clock})
 	if err != nil {
 		return err
 	}

@@ -17,6 +17,7 @@ import (
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/nodepatch/nodepatch/api/patchlog"
 	"github.com/nodepatch/nodepatch/api/v1alpha1"
 	"github.com/nodepatch/nodepatch/controllers/task"
 	"github.com/nodepatch/nodepatch/test/apiserver"
@@ -32,6 +33,7 @@ var (
 	account *rest.Config
 	manager client.WithWatch
 	asked   apiserver.Requests
+	events  patchlog.Sink
 )
 
 func TestSchedule(t *testing.T) { specs.Run(t, "schedule") }
@@ -44,6 +46,7 @@ var _ = BeforeSuite(func() {
 	account = asked.Watch(config)
 	manager, err = client.NewWithWatch(account, client.Options{Scheme: admin.Scheme(), Mapper: admin.RESTMapper()})
 	Expect(err).NotTo(HaveOccurred())
+	events = specs.ManagerLog(GinkgoTB(), account)
 })
 
 var _ = AfterEach(removeAll)
@@ -59,12 +62,27 @@ func removeAll() {
 	} {
 		Expect(admin.DeleteAllOf(ctx, kind)).To(Succeed())
 	}
+	Expect(admin.DeleteAllOf(ctx, &corev1.Event{}, client.InNamespace(patchlog.Namespace))).To(Succeed())
+}
+
+// told lists the entries of the patch log that regard a policy.
+func told(policy *v1alpha1.PatchPolicy) []string {
+	GinkgoHelper()
+	var list corev1.EventList
+	Expect(admin.List(ctx, &list, client.InNamespace(patchlog.Namespace))).To(Succeed())
+	var lines []string
+	for _, event := range list.Items {
+		if event.InvolvedObject.UID == policy.UID && event.Reason == v1alpha1.EventRunMissed {
+			lines = append(lines, event.Message)
+		}
+	}
+	return lines
 }
 
 // newScheduler makes one that reads from the API server itself, with a clock that
 // stands.
 func newScheduler(now time.Time) *Scheduler {
-	return &Scheduler{Client: manager, Clock: testingclock.NewFakePassiveClock(now)}
+	return &Scheduler{Client: manager, Log: events, Clock: testingclock.NewFakePassiveClock(now)}
 }
 
 // look reconciles a policy once, and is how long until the next look.
@@ -129,13 +147,13 @@ func runManager(ahead time.Duration, more ...func(ctrl.Manager) error) {
 				return err
 			}
 		}
-		return setup(mgr, shifted(ahead), time.Second)
+		return setup(mgr, events, shifted(ahead), time.Second)
 	})
 }
 
 // withTasks adds the task controller.
 func withTasks(mgr ctrl.Manager) error {
-	return task.SetupWithManager(mgr, specs.ManagerLog(GinkgoTB(), account), task.Options{})
+	return task.SetupWithManager(mgr, events, task.Options{})
 }
 
 // comeBack makes nodes that are Ready and whose agents are, and that were never
