@@ -99,12 +99,12 @@ func (p *Presses) reconcile(ctx context.Context, object client.Object, on patchl
 	if err := p.Log.Write(ctx, said.entry(p.Clock.Now(), on, said.message)); err != nil {
 		return ctrl.Result{}, err
 	}
-	klog.FromContext(ctx).Info("Acted on a button", "button", press.Button, "number", press.Number, "answer", said.message)
 	for _, step := range []func(context.Context, client.Object, *v1alpha1.ButtonPress) error{p.release, p.forget} {
 		if err := step(ctx, object, &press); err != nil {
 			return settle(err)
 		}
 	}
+	klog.FromContext(ctx).Info("Acted on a button", "button", press.Button, "number", press.Number, "answer", said.message)
 	return ctrl.Result{}, nil
 }
 
