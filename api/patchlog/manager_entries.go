@@ -21,6 +21,11 @@ func RunFailed(at time.Time, run Run, sentence, cause string) Entry {
 	return regardingTask(at, run, v1alpha1.EventTaskFailed, true, sentence+": "+cause)
 }
 
+// PatchesPinned says what the first wave of a run has installed, and with it what the others install.
+func PatchesPinned(at time.Time, run Run, message string) Entry {
+	return regardingTask(at, run, v1alpha1.EventPatchesPinned, false, message)
+}
+
 // RetriesCleared answers a person who cleared counts of a node's PatchRetry. The message is the answer; uid is
 // the PatchRetry's and clears how often its counts were cleared, this time among them: each answer is an entry
 // of its own, however often it is written. Policy governs the node, and is empty if none does.

@@ -56,6 +56,7 @@ func stripNode(node *corev1.Node) {
 func stripReport(report *v1alpha1.PatchReport) {
 	report.Status.Patches = nil
 	report.Status.NewPackages = nil
+	report.Status.Installed = nil
 }
 
 // stripPod keeps where an agent's pod runs and how it is.

@@ -40,6 +40,7 @@ func TestTheCacheKeepsWhatIsReadAndDropsTheRest(t *testing.T) {
 		"report": {
 			object: &v1alpha1.PatchReport{ObjectMeta: meta, Status: v1alpha1.PatchReportStatus{
 				Counts: counts, Patches: []v1alpha1.Patch{{Name: "p"}}, NewPackages: []v1alpha1.NewPackage{{Name: "q"}},
+				Installed: &v1alpha1.InstalledPatches{Task: "t"},
 			}},
 			want: &v1alpha1.PatchReport{ObjectMeta: kept, Status: v1alpha1.PatchReportStatus{Counts: counts}},
 		},

@@ -226,6 +226,10 @@ func stopped(task *v1alpha1.PatchTask) (why string, stopped bool) {
 	if strings.TrimSpace(why) == "" {
 		why = "no reason given"
 	}
+	// Only a cluster that stamps it knows who it was.
+	if who := task.Annotations[v1alpha1.StoppedByAnnotation]; stopped && who != "" {
+		why += ", by " + who
+	}
 	return why, stopped
 }
 

@@ -26,7 +26,7 @@ func (p *Plan) Entries() []patchlog.Entry {
 		entries = append(entries, patchlog.TaskStarted(p.now, run, p.Template.Action, len(p.Nodes)))
 	}
 	if p.Pinned != nil && p.Pinned.Nodes > 0 {
-		entries = append(entries, p.pinEntry(run))
+		entries = append(entries, patchlog.PatchesPinned(p.Pinned.Time.Time, run, p.Pinned.Message))
 	}
 	for i := range p.Nodes {
 		node := &p.Nodes[i]

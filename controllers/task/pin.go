@@ -10,7 +10,6 @@ import (
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"github.com/nodepatch/nodepatch/api/patchlog"
 	"github.com/nodepatch/nodepatch/api/v1alpha1"
 )
 
@@ -163,12 +162,4 @@ func describe(pinned *v1alpha1.PinnedPatches, from, silent, differ []string) str
 		}
 	}
 	return text
-}
-
-// pinEntry is the entry of the patch log that says what is pinned.
-func (p *Plan) pinEntry(run patchlog.Run) patchlog.Entry {
-	return patchlog.Entry{
-		Time: p.Pinned.Time.Time, Reason: v1alpha1.EventPatchesPinned, Message: p.Pinned.Message,
-		Task: run.Task, TaskUID: run.UID, Policy: run.Policy, Key: v1alpha1.EventPatchesPinned,
-	}
 }

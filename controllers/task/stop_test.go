@@ -46,6 +46,16 @@ func TestStop(t *testing.T) {
 			wantMessage: "Stopped (no reason given): 0 of 1 node scanned, 1 not begun",
 			wantPlaces:  map[string]Place{"a": PlacePending},
 		},
+		"by somebody whose name the cluster has stamped": {
+			nodes: []string{"a"},
+			change: func(in *Input) {
+				in.press("wrong cluster")
+				in.Task.Annotations[v1alpha1.StoppedByAnnotation] = "carla"
+			},
+			wantPhase: stopped, wantReason: v1alpha1.ReasonStopped,
+			wantMessage: "Stopped (wrong cluster, by carla): 0 of 1 node scanned, 1 not begun",
+			wantPlaces:  map[string]Place{"a": PlacePending},
+		},
 		"nodes at work are told after the status remembers why, and no more begin": {
 			nodes: []string{"a", "b", "c"},
 			change: func(in *Input) {
