@@ -11,9 +11,11 @@ import (
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 	toolscache "k8s.io/client-go/tools/cache"
 	ctrlcache "sigs.k8s.io/controller-runtime/pkg/cache"
+	ctrlclient "sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/nodepatch/nodepatch/api/v1alpha1"
 )
@@ -23,6 +25,9 @@ type diary struct {
 	operation types.UID
 	mu        sync.Mutex
 	pages     []page
+	// ready is when the agent of each node was last seen to become ready, and unready has those that are not.
+	ready   map[string]time.Time
+	unready map[string]bool
 }
 
 // page is a node's stage, from a moment on.
@@ -41,21 +46,52 @@ type page struct {
 // keepDiary writes down what the assignments say of a task until the context ends.
 func keepDiary(ctx context.Context, operation types.UID) *diary {
 	GinkgoHelper()
-	d := &diary{operation: operation}
-	assignments, err := ctrlcache.New(config, ctrlcache.Options{Scheme: client.Scheme()})
+	d := &diary{operation: operation, ready: map[string]time.Time{}, unready: map[string]bool{}}
+	objects, err := ctrlcache.New(config, ctrlcache.Options{Scheme: client.Scheme(), DefaultNamespaces: map[string]ctrlcache.Config{namespace: {}}})
 	Expect(err).NotTo(HaveOccurred())
-	informer, err := assignments.GetInformer(ctx, &v1alpha1.PatchAssignment{}, ctrlcache.BlockUntilSynced(false))
-	Expect(err).NotTo(HaveOccurred())
-	_, err = informer.AddEventHandler(toolscache.ResourceEventHandlerFuncs{
-		AddFunc:    func(object any) { d.write(object.(*v1alpha1.PatchAssignment)) },
-		UpdateFunc: func(_, object any) { d.write(object.(*v1alpha1.PatchAssignment)) },
-	})
-	Expect(err).NotTo(HaveOccurred())
+	for kind, see := range map[ctrlclient.Object]func(any){
+		&v1alpha1.PatchAssignment{}: func(object any) { d.write(object.(*v1alpha1.PatchAssignment)) },
+		&corev1.Pod{}:               func(object any) { d.see(object.(*corev1.Pod)) },
+	} {
+		informer, err := objects.GetInformer(ctx, kind, ctrlcache.BlockUntilSynced(false))
+		Expect(err).NotTo(HaveOccurred())
+		_, err = informer.AddEventHandler(toolscache.ResourceEventHandlerFuncs{
+			AddFunc: see, UpdateFunc: func(_, object any) { see(object) },
+		})
+		Expect(err).NotTo(HaveOccurred())
+	}
 	go func() {
 		defer GinkgoRecover()
-		Expect(assignments.Start(ctx)).To(Succeed())
+		Expect(objects.Start(ctx)).To(Succeed())
 	}()
 	return d
+}
+
+// see notes when an agent becomes ready again.
+func (d *diary) see(pod *corev1.Pod) {
+	if pod.Labels["app.kubernetes.io/component"] != "agent" {
+		return
+	}
+	ready := slices.ContainsFunc(pod.Status.Conditions, func(c corev1.PodCondition) bool {
+		return c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue
+	})
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if ready && d.unready[pod.Spec.NodeName] {
+		d.ready[pod.Spec.NodeName] = time.Now()
+	}
+	d.unready[pod.Spec.NodeName] = !ready
+}
+
+// whole is when the agent of a node, the last of a machine that boots, was ready again after a moment; that
+// moment, if it was before.
+func (d *diary) whole(node string, after time.Time) time.Time {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if ready := d.ready[node]; ready.After(after) {
+		return ready
+	}
+	return after
 }
 
 func (d *diary) write(assignment *v1alpha1.PatchAssignment) {
@@ -169,7 +205,8 @@ func journalOf(ctx context.Context, task *v1alpha1.PatchTask) journal {
 	return j
 }
 
-// gap is time in which a rollout neither prepared, installed, drained, booted nor scanned.
+// gap is time in which a rollout neither prepared, installed, drained, booted nor scanned: a machine has
+// booted when the kubelet says that the agent's pod is ready again.
 type gap struct {
 	what string
 	took time.Duration
@@ -177,8 +214,8 @@ type gap struct {
 
 // waiting returns how long a rollout of one node after the other took from the moment when the first was
 // ready to be disrupted, and in which gaps of it nodepatch itself was what everybody waited for. What a
-// node does is bounded by the entries of its log; only the beginning of its installation, which has none,
-// is taken from the diary.
+// node does is bounded by the entries of its log; only what has none is taken from the diary: the beginning
+// of its installation, and the end of its boot.
 func (j journal) waiting(seen *diary) (whole time.Duration, gaps []gap) {
 	GinkgoHelper()
 	nodes := slices.SortedFunc(maps.Keys(j), func(a, b string) int {
@@ -201,7 +238,8 @@ func (j journal) waiting(seen *diary) (whole time.Duration, gaps []gap) {
 			{"from its admission to its installation", at[v1alpha1.EventNodeAdmitted], seen.first(node, v1alpha1.StepInstalling)},
 			{"from its installation to its drain", at[v1alpha1.EventRebootRequired], at[v1alpha1.EventNodeCordoned]},
 			{"from its drain to its reboot", at[v1alpha1.EventNodeDrained], at[v1alpha1.EventNodeRebooting]},
-			{"from its last scan to its service", at[v1alpha1.EventDeployFinished], at[v1alpha1.EventNodeDone]},
+			{"from its last scan and its agent's readiness to its service",
+				seen.whole(node, at[v1alpha1.EventDeployFinished]), at[v1alpha1.EventNodeDone]},
 		} {
 			Expect(between.from).NotTo(BeZero(), "%s: the log has no beginning of the time %s", node, between.what)
 			Expect(between.to).NotTo(BeZero(), "%s: the log has no end of the time %s", node, between.what)
