@@ -20,7 +20,7 @@ const (
 	healthPort = 8081
 	// readinessPeriod, in seconds, is how long a task waits at most for an agent
 	// that has just started.
-	readinessPeriod = 3
+	readinessPeriod = 1
 )
 
 // PodLabels are those of the DaemonSet and its pods.

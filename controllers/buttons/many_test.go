@@ -70,7 +70,7 @@ var _ = Describe("The buttons of a thousand nodes", func() {
 				g.Expect(report.Status.Handled).NotTo(BeNil())
 				g.Expect(report.Status.Handled.Press).To(BeNil())
 			}
-		}, "60s", "250ms").Should(Succeed())
+		}, "60s", "1s").Should(Succeed())
 		AddReportEntry("reports", fmt.Sprintf("%d pressed in %s, acted on in %s", many, pressed.Round(time.Millisecond), time.Since(began).Round(time.Millisecond)))
 		Expect(writesOf(requests, former)).To(Equal(map[string]int{
 			"/patchreports/": 3 * many, "/patchassignments/": many, "/events": many, "/patchretries/": 0, "/patchpolicies/": 0, "/": 5 * many,

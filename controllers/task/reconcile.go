@@ -28,9 +28,11 @@ import (
 )
 
 const (
-	// interval is how often at most a task is looked at: what thousands of
-	// agents say within it is counted in one pass.
+	// interval is how often at most a task of many nodes is looked at: what thousands
+	// of agents say within it is counted in one pass.
 	interval = time.Second
+	// shortInterval is that of a task of few, in which each node waits for it.
+	shortInterval = 100 * time.Millisecond
 	// afterConflict is when to look again after somebody else wrote first.
 	afterConflict = 100 * time.Millisecond
 	// parallelWrites is how many objects one pass writes at a time.
@@ -95,6 +97,7 @@ func (r *Reconciler) pass(ctx context.Context, task *v1alpha1.PatchTask, memory 
 	if plan == nil {
 		return ctrl.Result{}, instructErr
 	}
+	memory.pause(r.Clock.Now(), breather(len(plan.Nodes)))
 	instructErr = errors.Join(instructErr, r.freeze(ctx, plan))
 	if err := r.record(ctx, plan, memory); err != nil {
 		return ctrl.Result{}, errors.Join(instructErr, err)
@@ -123,6 +126,12 @@ func (r *Reconciler) pass(ctx context.Context, task *v1alpha1.PatchTask, memory 
 	default:
 		return ctrl.Result{RequeueAfter: until(plan.Next, r.Clock.Now())}, nil
 	}
+}
+
+// breather is how long a task is left alone after a pass: a millisecond for each
+// of its nodes.
+func breather(nodes int) time.Duration {
+	return min(max(time.Duration(nodes)*time.Millisecond, shortInterval), interval)
 }
 
 // act decides and gives the nodes their orders. Without a plan, err says why

@@ -50,7 +50,10 @@ var _ = Describe("A task, at a time that the test sets", func() {
 		}
 	})
 
-	It("does not look at a task more often than once a second", func() {
+	It("does not look at a task again at once, and at one of many nodes once a second", func() {
+		Expect(breather(3)).To(Equal(shortInterval))
+		Expect(breather(500)).To(Equal(interval / 2))
+		Expect(breather(5000)).To(Equal(interval))
 		addPolicy("workers")
 		addNodes("a")
 		addTask("scan-now")
@@ -58,12 +61,12 @@ var _ = Describe("A task, at a time that the test sets", func() {
 		step(r, clock, 0, "scan-now")
 		answer("a", v1alpha1.StepDone, 0)
 
-		clock.SetTime(clock.Now().Add(400 * time.Millisecond))
+		clock.SetTime(clock.Now().Add(40 * time.Millisecond))
 		result, err := r.Reconcile(ctx, requestFor("scan-now"))
 		Expect(err).NotTo(HaveOccurred())
-		Expect(result.RequeueAfter).To(BeNumerically("~", 600*time.Millisecond, 5*time.Millisecond))
+		Expect(result.RequeueAfter).To(BeNumerically("~", 60*time.Millisecond, 5*time.Millisecond))
 		Expect(taskNow("scan-now").Status.Phase).To(Equal(v1alpha1.TaskRunning))
-		step(r, clock, 600*time.Millisecond, "scan-now")
+		step(r, clock, 60*time.Millisecond, "scan-now")
 		Expect(taskNow("scan-now").Status.Phase).To(Equal(v1alpha1.TaskComplete))
 	})
 
