@@ -33,6 +33,11 @@ const maxBackoff = 10 * time.Second
 type Options struct {
 	// Namespace of the agent's pods.
 	Namespace string
+	// Node is the name of the node that the manager runs on, if it is known. Resign
+	// has the manager end in good order once that node reboots: another one leads
+	// at once, and not only when the lease of the one that went down runs out.
+	Node   string
+	Resign func()
 	// Log takes the manager's entries of the patch log.
 	Log patchlog.Sink
 	// Drainer, Hooks and Coordinators do a disruption's errands.
@@ -53,7 +58,7 @@ func SetupWithManager(mgr ctrl.Manager, o Options) error {
 		return fmt.Errorf("indexing assignments: %w", err)
 	}
 	r := &Reconciler{
-		Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Namespace: o.Namespace, Log: o.Log, Clock: clock.RealClock{},
+		Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Namespace: o.Namespace, Node: o.Node, Resign: o.Resign, Log: o.Log, Clock: clock.RealClock{},
 		Drainer: o.Drainer, Hooks: o.Hooks, Coordinators: o.Coordinators,
 	}
 	taskGone := TaskEnded()

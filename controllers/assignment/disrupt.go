@@ -83,6 +83,10 @@ func (r *Reconciler) disrupt(ctx context.Context, name string) (ctrl.Result, err
 		}
 		klog.FromContext(ctx).Info("Moved a node on", "node", klog.KRef("", name),
 			"task", klog.KRef("", in.Assignment.Spec.Operation.Task), "move", decision.Move, "step", decision.Raise)
+		if decision.Raise == v1alpha1.StepRebooting && name == r.Node && r.Resign != nil {
+			r.Resign()
+			return ctrl.Result{}, nil
+		}
 		if decision.Move == MoveConclude {
 			return ctrl.Result{}, nil
 		}

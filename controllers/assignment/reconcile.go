@@ -31,6 +31,9 @@ type Reconciler struct {
 	Live client.Reader
 	// Namespace of the agent's pods.
 	Namespace string
+	// Node and Resign: see Options.
+	Node   string
+	Resign func()
 	// Log takes the manager's entries of the patch log.
 	Log patchlog.Sink
 	// Clock tells the time.

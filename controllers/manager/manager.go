@@ -47,7 +47,9 @@ func run(ctx context.Context, config *rest.Config, o options) error {
 	if err := awaitKinds(ctx, config, kindsPatience); err != nil {
 		return err
 	}
-	mgr, err := newManager(config, o)
+	ctx, resign := context.WithCancel(ctx)
+	defer resign()
+	mgr, err := newManager(config, o, resign)
 	if err != nil {
 		return err
 	}
@@ -57,7 +59,7 @@ func run(ctx context.Context, config *rest.Config, o options) error {
 	return nil
 }
 
-func newManager(config *rest.Config, o options) (ctrl.Manager, error) {
+func newManager(config *rest.Config, o options, resign func()) (ctrl.Manager, error) {
 	kinds := runtime.NewScheme()
 	if err := errors.Join(scheme.AddToScheme(kinds), v1alpha1.AddToScheme(kinds)); err != nil {
 		return nil, err
@@ -102,7 +104,7 @@ func newManager(config *rest.Config, o options) (ctrl.Manager, error) {
 		}},
 		{"assignment", func() error {
 			return assignment.SetupWithManager(mgr, assignment.Options{
-				Namespace: o.namespace, Log: log, Drainer: drain.New(pods, o.namespace),
+				Namespace: o.namespace, Node: o.node, Resign: resign, Log: log, Drainer: drain.New(pods, o.namespace),
 				Hooks: hooks.New(mgr.GetClient(), mgr.GetAPIReader(), o.namespace), Coordinators: checker,
 			})
 		}},

@@ -38,8 +38,14 @@ var _ = Describe("A policy", Ordered, func() {
 	AfterAll(func(ctx SpecContext) {
 		Expect(client.Delete(ctx, &v1alpha1.PatchPolicy{ObjectMeta: metav1.ObjectMeta{Name: nightly}})).To(Succeed())
 		Eventually(ctx, func() string { return assignmentOf(ctx, spare).Spec.Policy }).Should(Equal(policy))
+		// The agents are rolled out for other nodes again.
+		Eventually(ctx, func() string {
+			return kubectl(ctx, "-n", namespace, "get", "daemonset", "nodepatch-agent", "-o",
+				"jsonpath={.spec.template.spec.affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms}")
+		}).ShouldNot(ContainSubstring(spare))
+		kubectl(ctx, "-n", namespace, "rollout", "status", "daemonset/nodepatch-agent", "--timeout=60s")
 		waitForAgents(ctx)
-	}, NodeTimeout(2*time.Minute))
+	}, NodeTimeout(3*time.Minute))
 
 	It("runs its task when the schedule says, and lets nobody else", func(ctx SpecContext) {
 		amend(ctx, nightly, `{"spec":{"tasks":[{"name":"scan","schedule":"* * * * *","template":{"action":"Scan"}}]}}`)
