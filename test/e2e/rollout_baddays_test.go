@@ -5,6 +5,7 @@ import (
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/utils/ptr"
 
 	"github.com/nodepatch/nodepatch/api/v1alpha1"
@@ -64,7 +65,12 @@ var _ = Describe("On a bad day, a rollout", Ordered, ContinueOnFailure, func() {
 		version := publishFirmware()
 		kubectl(ctx, "cordon", spare)
 		DeferCleanup(func(ctx SpecContext) { kubectl(ctx, "uncordon", spare) })
-		cordoned := stateOfNode(ctx, spare)
+		// The cluster answers a cordon with a taint of its own, a moment later.
+		var cordoned nodeState
+		Eventually(ctx, func() []corev1.Taint {
+			cordoned = stateOfNode(ctx, spare)
+			return cordoned.Taints
+		}).Should(ConsistOf(HaveField("Key", corev1.TaintNodeUnschedulable)))
 		task := finish(ctx, rolloutOf(ctx, []string{spare}, nil))
 		Expect(task.Status.Phase).To(Equal(v1alpha1.TaskComplete), task.Status.Message)
 		Expect(firmwareOf(ctx, spare)).To(Equal("installed " + version))
