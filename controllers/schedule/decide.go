@@ -70,7 +70,7 @@ func (o *observation) step(task *v1alpha1.NamedTask) step {
 		s.state.Message = ""
 		return s
 	}
-	calendar, err := newCalendar(o.policy.UID, task)
+	timetable, err := newTimetable(o.policy.UID, task)
 	if err != nil {
 		s.state.Message = "" // The policy's conditions say it.
 		return s
@@ -79,16 +79,16 @@ func (o *observation) step(task *v1alpha1.NamedTask) step {
 	// that is the same has missed what it had announced.
 	if s.was == nil || s.was.Next == nil || s.was.Schedule != s.state.Schedule {
 		s.state.Message = ""
-		o.announce(&s, calendar)
+		o.announce(&s, timetable)
 		return s
 	}
 	// The jitter may have been another one then.
-	announced := calendar.latest(s.was.Next.Add(-maxJitter-time.Second), s.was.Next.Time)
-	if announced.IsZero() || calendar.begin(announced).After(o.now) {
-		o.announce(&s, calendar)
+	announced := timetable.Latest(s.was.Next.Add(-maxJitter-time.Second), s.was.Next.Time)
+	if announced.IsZero() || timetable.begin(announced).After(o.now) {
+		o.announce(&s, timetable)
 		return s
 	}
-	o.due(&s, calendar, announced)
+	o.due(&s, timetable, announced)
 	return s
 }
 
@@ -111,47 +111,47 @@ func (o *observation) recall(state *v1alpha1.ScheduledTask) {
 }
 
 // announce says when the next run begins.
-func (o *observation) announce(s *step, calendar *calendar) {
+func (o *observation) announce(s *step, timetable *timetable) {
 	from := o.now
 	if last := s.state.Last; last != nil {
-		if begun := calendar.begin(last.Time.Time); begun.After(from) && begun.Sub(from) <= clockError {
+		if begun := timetable.begin(last.Time.Time); begun.After(from) && begun.Sub(from) <= clockError {
 			from = begun
 		}
 	}
 	s.state.Next = nil
-	if run := calendar.upcoming(from); !run.IsZero() {
-		s.wake = calendar.begin(run)
+	if run := timetable.upcoming(from); !run.IsZero() {
+		s.wake = timetable.begin(run)
 		s.state.Next = &metav1.Time{Time: s.wake}
 	}
 }
 
 // due decides about the run that was announced, or the last of those that should
 // have begun since.
-func (o *observation) due(s *step, calendar *calendar, announced time.Time) {
+func (o *observation) due(s *step, timetable *timetable, announced time.Time) {
 	s.state.Message = ""
 	// The runs in question are those after this time.
 	after := announced.Add(-time.Second)
 	if last := s.state.Last; last != nil && last.Time.After(after) && !last.Time.After(o.now) {
-		s.overtake(calendar.count(after, last.Time.Time), last.Time.Time)
+		s.overtake(timetable.count(after, last.Time.Time), last.Time.Time)
 		after = last.Time.Time
 	}
-	run := calendar.begun(after, o.now)
+	run := timetable.begun(after, o.now)
 	if run.IsZero() {
 		// The last of them began already.
-		o.announce(s, calendar)
+		o.announce(s, timetable)
 		return
 	}
 	if !o.governs {
 		s.state.Message = fmt.Sprintf("The run of %s was left out, as the policy governs no node", stamp(run))
-		o.announce(s, calendar)
+		o.announce(s, timetable)
 		return
 	}
 	if limit := s.task.StartingDeadline; limit != nil {
-		latest := calendar.begin(run).Add(limit.Duration)
+		latest := timetable.begin(run).Add(limit.Duration)
 		if o.now.After(latest) {
-			s.state.Missed += 1 + calendar.count(after, run)
+			s.state.Missed += 1 + timetable.count(after, run)
 			s.state.Message = fmt.Sprintf("The run of %s could not begin within its startingDeadline of %s", stamp(run), limit.Duration)
-			o.announce(s, calendar)
+			o.announce(s, timetable)
 			return
 		}
 		s.wake = latest.Add(time.Second)
@@ -164,9 +164,9 @@ func (o *observation) due(s *step, calendar *calendar, announced time.Time) {
 		return
 	}
 	s.begins = run
-	s.overtake(calendar.count(after, run), run)
+	s.overtake(timetable.count(after, run), run)
 	s.state.Last = &v1alpha1.ScheduledRun{Time: metav1.NewTime(run), Task: name}
-	o.announce(s, calendar)
+	o.announce(s, timetable)
 }
 
 // overtake counts runs that did not begin before a later one did.

@@ -292,7 +292,7 @@ func TestMonthsOfRuns(t *testing.T) {
 		if !s.begins.IsZero() {
 			begun[s.state.Last.Task] = furthest
 		}
-		calendar, err := newCalendar(policy.UID, s.task)
+		timetable, err := newTimetable(policy.UID, s.task)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -302,7 +302,7 @@ func TestMonthsOfRuns(t *testing.T) {
 				began++
 			}
 		}
-		due := int(calendar.count(calendar.begun(start.Add(-30*24*time.Hour), start), calendar.begun(start, furthest).Add(time.Second)))
+		due := int(timetable.count(timetable.begun(start.Add(-30*24*time.Hour), start), timetable.begun(start, furthest).Add(time.Second)))
 		if missed := int(s.state.Missed); began+missed != due || began < due/4 {
 			t.Errorf("%s: %d runs began and %d were missed, of %d", s.task.Name, began, missed, due)
 		}

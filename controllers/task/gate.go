@@ -22,10 +22,10 @@ const (
 // gate decides which of the nodes that are ready to be disrupted may be.
 type gate struct {
 	*run
-	census   *census
-	waves    waves
-	calendar calendar
-	// fits remembers what the calendar says about each estimate.
+	census *census
+	waves  waves
+	hours  openingHours
+	// fits remembers what the opening hours say about each estimate.
 	fits map[time.Duration]*refusal
 }
 
@@ -70,8 +70,8 @@ func (r *run) admit(plan *Plan, waves waves) {
 	}
 	g := &gate{
 		run: r, census: r.count(), waves: waves,
-		calendar: newCalendar(r.policy.Spec.MaintenanceWindows),
-		fits:     map[time.Duration]*refusal{},
+		hours: newOpeningHours(r.policy.Spec.MaintenanceWindows),
+		fits:  map[time.Duration]*refusal{},
 	}
 	for i := range waiters {
 		w := &waiters[i]
@@ -137,7 +137,7 @@ func (g *gate) checkSuspended(*waiter) *refusal {
 
 // checkWindow wants a maintenance window open for as long as the node may need.
 func (g *gate) checkWindow(w *waiter) *refusal {
-	if g.calendar.always {
+	if g.hours.always {
 		return nil
 	}
 	need := g.estimate(w.agent)
@@ -149,17 +149,17 @@ func (g *gate) checkWindow(w *waiter) *refusal {
 	return refusal
 }
 
-// window is what the calendar says about an estimate.
+// window is what the opening hours say about an estimate.
 func (g *gate) window(need time.Duration) *refusal {
 	now := g.in.Now
 	// Far enough to know when it will be too late for nodes that wait for something else.
-	until := g.calendar.openUntil(now, now.Add(need+24*time.Hour))
+	until := g.hours.openUntil(now, now.Add(need+24*time.Hour))
 	if until.Sub(now) >= need {
 		g.wake(until.Add(time.Second - need))
 		return nil
 	}
-	longest, opens := g.calendar.longest(now, need), ""
-	if next := g.calendar.next(now); !next.IsZero() {
+	longest, opens := g.hours.longest(now, need), ""
+	if next := g.hours.next(now); !next.IsZero() {
 		g.wake(next)
 		opens = "; the next one opens at " + next.UTC().Format(time.RFC3339)
 	}

@@ -15,7 +15,7 @@ func windowAt(schedule, zone string, open time.Duration) v1alpha1.MaintenanceWin
 	}
 }
 
-func TestCalendar(t *testing.T) {
+func TestOpeningHours(t *testing.T) {
 	const day = 24 * time.Hour
 	night := []v1alpha1.MaintenanceWindow{windowAt("0 1 * * SAT", "Europe/Berlin", 5*time.Hour)}
 	early := []v1alpha1.MaintenanceWindow{windowAt("30 2 * * *", "Europe/Berlin", 2*time.Hour)}
@@ -35,9 +35,11 @@ func TestCalendar(t *testing.T) {
 		"the clock is put back: once":     {windows: early, at: "2026-10-25T00:30:00Z", wantOpen: 2 * time.Hour, wantNext: "2026-10-26T01:30:00Z"},
 		"not again an hour later":         {windows: early, at: "2026-10-25T02:30:00Z", wantNext: "2026-10-26T01:30:00Z"},
 		"it lasts two hours, and no more": {windows: early, at: "2026-10-25T02:29:59Z", wantOpen: time.Second, wantNext: "2026-10-26T01:30:00Z"},
-		"the clock is put forward over it: all the same": {
-			windows: early, at: "2026-03-29T01:30:00Z", wantOpen: 2 * time.Hour, wantNext: "2026-03-30T00:30:00Z",
+		"the clock is put forward over it: at the first moment after": {
+			windows: early, at: "2026-03-29T01:00:00Z", wantOpen: 2 * time.Hour, wantNext: "2026-03-30T00:30:00Z",
 		},
+		"not before that moment":            {windows: early, at: "2026-03-29T00:59:59Z", wantNext: "2026-03-29T01:00:00Z"},
+		"and two hours, counted from there": {windows: early, at: "2026-03-29T03:00:00Z", wantNext: "2026-03-30T00:30:00Z"},
 		"every hour goes by time, not by the clock": {
 			windows: []v1alpha1.MaintenanceWindow{windowAt("15 * * * *", "Europe/Berlin", 10*time.Minute)},
 			at:      "2026-10-25T01:16:00Z", wantOpen: 9 * time.Minute, wantNext: "2026-10-25T02:15:00Z",
@@ -69,16 +71,16 @@ func TestCalendar(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			c := newCalendar(test.windows)
+			h := newOpeningHours(test.windows)
 			var open time.Duration
-			if until := c.openUntil(at, at.Add(60*time.Hour)); !until.IsZero() {
+			if until := h.openUntil(at, at.Add(60*time.Hour)); !until.IsZero() {
 				open = until.Sub(at)
 			}
 			if open != test.wantOpen {
 				t.Errorf("open for %s, want %s", open, test.wantOpen)
 			}
 			next := ""
-			if n := c.next(at); !n.IsZero() {
+			if n := h.next(at); !n.IsZero() {
 				next = n.Format(time.RFC3339)
 			}
 			if next != test.wantNext {
@@ -88,9 +90,9 @@ func TestCalendar(t *testing.T) {
 	}
 }
 
-// TestCalendarMinuteByMinute compares the calendar with every minute of days on
+// TestOpeningHoursMinuteByMinute compares the opening hours with every minute of days on
 // which clocks are changed, and with what a list of all openings says.
-func TestCalendarMinuteByMinute(t *testing.T) {
+func TestOpeningHoursMinuteByMinute(t *testing.T) {
 	for _, window := range []v1alpha1.MaintenanceWindow{
 		windowAt("*/20 1-3 * * *", "Europe/Berlin", 15*time.Minute),
 		windowAt("0,45 2 * * SUN", "America/New_York", 90*time.Minute),
@@ -101,9 +103,9 @@ func TestCalendarMinuteByMinute(t *testing.T) {
 			time.Date(2026, 3, 28, 20, 0, 0, 0, time.UTC), time.Date(2026, 10, 24, 20, 0, 0, 0, time.UTC),
 			time.Date(2026, 3, 8, 3, 0, 0, 0, time.UTC), time.Date(2026, 11, 1, 3, 0, 0, 0, time.UTC), time.Date(2026, 4, 4, 10, 0, 0, 0, time.UTC),
 		} {
-			c := newCalendar([]v1alpha1.MaintenanceWindow{window})
+			h := newOpeningHours([]v1alpha1.MaintenanceWindow{window})
 			var starts []time.Time
-			for s := c.next(day.Add(-48 * time.Hour)); s.Before(day.Add(24 * time.Hour)); s = c.next(s) {
+			for s := h.next(day.Add(-48 * time.Hour)); s.Before(day.Add(24 * time.Hour)); s = h.next(s) {
 				starts = append(starts, s)
 			}
 			for at := day; at.Before(day.Add(12 * time.Hour)); at = at.Add(time.Minute) {
@@ -111,7 +113,7 @@ func TestCalendarMinuteByMinute(t *testing.T) {
 				for _, start := range starts {
 					want = want || !at.Before(start) && at.Before(start.Add(window.Duration.Duration))
 				}
-				if got := !c.openUntil(at, at.Add(time.Minute)).IsZero(); got != want {
+				if got := !h.openUntil(at, at.Add(time.Minute)).IsZero(); got != want {
 					t.Fatalf("%s: open at %s is %v, want %v", window.Schedule, at, got, want)
 				}
 			}
@@ -133,8 +135,8 @@ func TestLongestOpening(t *testing.T) {
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
-			c := newCalendar(test.windows)
-			if got := c.longest(at, 8*time.Hour); got != test.want {
+			h := newOpeningHours(test.windows)
+			if got := h.longest(at, 8*time.Hour); got != test.want {
 				t.Errorf("%s, want %s", got, test.want)
 			}
 		})

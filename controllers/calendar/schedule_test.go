@@ -1,27 +1,22 @@
-package schedule
+package calendar
 
 import (
 	"slices"
+	"strings"
 	"testing"
 	"time"
 	_ "time/tzdata" // as in the manager, which runs in an image without zone files
 
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-
 	"github.com/nodepatch/nodepatch/api/v1alpha1"
 )
 
-func newTestCalendar(t *testing.T, schedule, zone string, jitter time.Duration) *calendar {
+func parse(t *testing.T, schedule, zone string) *Schedule {
 	t.Helper()
-	task := &v1alpha1.NamedTask{
-		Name: "patch", Schedule: new(v1alpha1.Schedule(schedule)), TimeZone: v1alpha1.TimeZone(zone),
-		Jitter: &metav1.Duration{Duration: jitter},
-	}
-	c, err := newCalendar("5f0c", task)
+	s, err := Parse(v1alpha1.Schedule(schedule), v1alpha1.TimeZone(zone))
 	if err != nil {
 		t.Fatal(err)
 	}
-	return c
+	return s
 }
 
 func at(t *testing.T, stamp string) time.Time {
@@ -33,9 +28,25 @@ func at(t *testing.T, stamp string) time.Time {
 	return parsed
 }
 
+func TestParse(t *testing.T) {
+	tests := map[string]struct{ schedule, zone, want string }{
+		"an unknown time zone": {schedule: "0 6 * * *", zone: "Mars/Olympus", want: `time zone "Mars/Olympus" is not known`},
+		"a reversed range":     {schedule: "0 5-1 * * *", zone: "UTC", want: `schedule "0 5-1 * * *" cannot be read`},
+		"a descriptor":         {schedule: "@daily", zone: "UTC", want: `schedule "@daily" cannot be read`},
+		"six fields":           {schedule: "0 0 6 * * *", zone: "UTC", want: `schedule "0 0 6 * * *" cannot be read`},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			if _, err := Parse(v1alpha1.Schedule(test.schedule), v1alpha1.TimeZone(test.zone)); err == nil || !strings.Contains(err.Error(), test.want) {
+				t.Errorf("the error is %v, want it to say %q", err, test.want)
+			}
+		})
+	}
+}
+
 // The clocks go forward at 02:00 and back at 03:00 in Berlin, forward at 02:00
 // and back at 02:00 in New York, and by half an hour at 02:00 on Lord Howe Island.
-func TestRuns(t *testing.T) {
+func TestNext(t *testing.T) {
 	tests := map[string]struct {
 		schedule, zone string
 		after, until   string
@@ -119,41 +130,34 @@ func TestRuns(t *testing.T) {
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
-			c := newTestCalendar(t, test.schedule, test.zone, 0)
+			s := parse(t, test.schedule, test.zone)
 			after, until := at(t, test.after), at(t, test.until)
 			var got []string
-			var runs []time.Time
-			for run := c.next(after); !run.IsZero() && !run.After(until); run = c.next(run) {
-				runs = append(runs, run)
-				got = append(got, run.In(c.location).Format(time.RFC3339))
+			var last time.Time
+			for run := s.Next(after); !run.IsZero() && !run.After(until); run = s.Next(run) {
+				last = run
+				got = append(got, run.In(s.location).Format(time.RFC3339))
 			}
 			if !slices.Equal(got, test.want) {
-				t.Fatalf("runs at\n%q, want\n%q", got, test.want)
+				t.Fatalf("comes true at\n%q, want\n%q", got, test.want)
 			}
-			var want time.Time
-			if len(runs) > 0 {
-				want = runs[len(runs)-1]
-			}
-			if last := c.latest(after, until); !last.Equal(want) {
-				t.Errorf("the latest is %s, want %s", last, want)
-			}
-			if n := c.count(after, until.Add(time.Second)); int(n) != len(runs) {
-				t.Errorf("counts %d runs, want %d", n, len(runs))
+			if latest := s.Latest(after, until); !latest.Equal(last) {
+				t.Errorf("the latest is %s, want %s", latest, last)
 			}
 		})
 	}
 }
 
-// TestRunsMinuteByMinute compares the calendar with the clock on the wall, of every
+// TestNextMinuteByMinute compares a schedule with the clock on the wall, of every
 // minute of a year.
-func TestRunsMinuteByMinute(t *testing.T) {
+func TestNextMinuteByMinute(t *testing.T) {
 	for _, zone := range []string{"Europe/Berlin", "America/New_York", "Australia/Lord_Howe", "Africa/Casablanca"} {
-		c := newTestCalendar(t, "10,40 1-3 * * *", zone, 0)
+		s := parse(t, "10,40 1-3 * * *", zone)
 		start := time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
-		next := c.next(start)
+		next := s.Next(start)
 		shown := map[string]bool{}
 		for minute := start.Add(time.Minute); minute.Before(start.AddDate(1, 0, 0)); minute = minute.Add(time.Minute) {
-			wall := minute.In(c.location)
+			wall := minute.In(s.location)
 			_, offset := wall.Zone()
 			_, before := wall.Add(-time.Minute).Zone()
 			want := false
@@ -166,56 +170,14 @@ func TestRunsMinuteByMinute(t *testing.T) {
 				}
 			}
 			if got := next.Equal(minute); got != want {
-				t.Fatalf("%s: a run at %s is %v, want %v; the next is %s", zone, wall, got, want, next.In(c.location))
+				t.Fatalf("%s: a run at %s is %v, want %v; the next is %s", zone, wall, got, want, next.In(s.location))
 			}
 			if want {
-				next = c.next(minute)
+				next = s.Next(minute)
 			}
 		}
 		if len(shown) != 365*6 {
 			t.Errorf("%s: %d runs were looked for, want six a day", zone, len(shown))
 		}
-	}
-}
-
-func TestJitter(t *testing.T) {
-	start := at(t, "2026-11-23T00:00:00Z")
-	hourly := newTestCalendar(t, "0 * * * *", "UTC", 20*time.Minute)
-	offsets := map[time.Duration]bool{}
-	for run := hourly.next(start); run.Before(start.Add(100 * time.Hour)); run = hourly.next(run) {
-		begin := hourly.begin(run)
-		if offset := begin.Sub(run); offset < 0 || offset >= 20*time.Minute {
-			t.Errorf("the run of %s begins %s later", run, offset)
-		}
-		offsets[begin.Sub(run)] = true
-		if again := newTestCalendar(t, "0 * * * *", "UTC", 20*time.Minute).begin(run); !again.Equal(begin) {
-			t.Errorf("the run of %s begins at %s, and after a restart at %s", run, begin, again)
-		}
-		for now := run.Add(-time.Minute); now.Before(run.Add(30 * time.Minute)); now = now.Add(7 * time.Second) {
-			began := !begin.After(now)
-			if got := hourly.begun(run.Add(-time.Minute), now); got.Equal(run) != began {
-				t.Fatalf("at %s the last run that began is %s, and that of %s begins at %s", now, got, run, begin)
-			}
-			if got := hourly.upcoming(now); got.Equal(run) == began {
-				t.Fatalf("at %s the next run to begin is %s, and that of %s begins at %s", now, got, run, begin)
-			}
-		}
-	}
-	if len(offsets) < 50 {
-		t.Errorf("a hundred runs have but %d jitters", len(offsets))
-	}
-
-	// A jitter longer than the time to the next run keeps their order.
-	dense := newTestCalendar(t, "*/5 * * * *", "UTC", 24*time.Hour)
-	for run := dense.next(start); run.Before(start.Add(24 * time.Hour)); run = dense.next(run) {
-		if begin := dense.begin(run); begin.Before(run) || !begin.Before(dense.next(run)) {
-			t.Errorf("the run of %s begins at %s", run, begin)
-		}
-	}
-
-	other := newTestCalendar(t, "0 * * * *", "UTC", 20*time.Minute)
-	other.seed = "another policy"
-	if other.begin(start).Equal(hourly.begin(start)) {
-		t.Error("the same task of two policies begins at the same second")
 	}
 }
