@@ -150,8 +150,12 @@ type NamedTask struct {
 	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('0s') && duration(self) <= duration('24h')",message="jitter is between 0s and 24h; durations are written like 90s or 30m"
 	Jitter *metav1.Duration `json:"jitter,omitempty"`
 	// startingDeadline is how late a run may begin that could not in time: because
-	// no manager was there, or an earlier run went on. Unset, it may at any time.
-	// Of several runs that were missed one is made up, the last.
+	// no manager was there, or an earlier run went on. Of several runs that were
+	// missed one is made up, the last.
+	//
+	// Unset, it may at any time, but for a Deploy of a policy without
+	// maintenanceWindows: nothing else holds that one back, so that it may be 4h
+	// late. A longer startingDeadline allows more.
 	// +optional
 	// +kubebuilder:validation:Type=string
 	// +kubebuilder:validation:MaxLength=32

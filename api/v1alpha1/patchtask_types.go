@@ -164,7 +164,8 @@ type PatchTaskStatus struct {
 	// begins, and never changes.
 	// +optional
 	Pinned *PinnedPatches `json:"pinned,omitempty"`
-	// failures are the first 20 nodes that failed or could not be reached, by name.
+	// failures are the first 20 nodes that failed, were skipped by a hook of theirs,
+	// or could not be reached, by name.
 	// +optional
 	// +listType=map
 	// +listMapKey=node
@@ -319,7 +320,7 @@ type PatchCounts struct {
 	Blocked int32 `json:"blocked"`
 }
 
-// NodeFailure is why a node failed.
+// NodeFailure is why a node failed, was skipped or could not be reached.
 type NodeFailure struct {
 	// node that failed.
 	// +required

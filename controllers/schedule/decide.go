@@ -17,6 +17,11 @@ import (
 // the last run was wrong, and waiting for it would be waiting for years.
 const clockError = 24 * time.Hour
 
+// lateDeploy is how late a deployment may begin where nothing is said about it and no
+// maintenance window holds it: a manager that comes back on Monday must not
+// reboot nodes at noon for what was planned for the night to Sunday.
+const lateDeploy = 4 * time.Hour
+
 // maxJitter is the longest that the API allows.
 const maxJitter = 24 * time.Hour
 
@@ -146,11 +151,11 @@ func (o *observation) due(s *step, timetable *timetable, announced time.Time) {
 		o.announce(s, timetable)
 		return
 	}
-	if limit := s.task.StartingDeadline; limit != nil {
-		latest := timetable.begin(run).Add(limit.Duration)
+	if limit, why := o.startingDeadline(s.task); limit > 0 {
+		latest := timetable.begin(run).Add(limit)
 		if o.now.After(latest) {
 			s.state.Missed += 1 + timetable.count(after, run)
-			s.state.Message = fmt.Sprintf("The run of %s could not begin within its startingDeadline of %s", stamp(run), limit.Duration)
+			s.state.Message = fmt.Sprintf("The run of %s could not begin within %s", stamp(run), why)
 			o.announce(s, timetable)
 			return
 		}
@@ -167,6 +172,21 @@ func (o *observation) due(s *step, timetable *timetable, announced time.Time) {
 	s.overtake(timetable.count(after, run), run)
 	s.state.Last = &v1alpha1.ScheduledRun{Time: metav1.NewTime(run), Task: name}
 	o.announce(s, timetable)
+}
+
+// startingDeadline is how late a run of a task may begin, zero for any time, and
+// what to say of one that cannot.
+func (o *observation) startingDeadline(task *v1alpha1.NamedTask) (limit time.Duration, why string) {
+	switch {
+	case task.StartingDeadline != nil:
+		limit = task.StartingDeadline.Duration
+		return limit, fmt.Sprintf("its startingDeadline of %s", limit)
+	case task.Template.Action == v1alpha1.ActionDeploy && len(o.policy.Spec.MaintenanceWindows) == 0:
+		return lateDeploy, fmt.Sprintf(
+			"%s, which is how late a deployment without maintenance windows may be; set its startingDeadline to allow more", lateDeploy)
+	default:
+		return 0, ""
+	}
 }
 
 // overtake counts runs that did not begin before a later one did.

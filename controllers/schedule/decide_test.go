@@ -59,6 +59,7 @@ func TestStep(t *testing.T) {
 	fourHours := func(o *observation) {
 		o.policy.Spec.Tasks[0].StartingDeadline = &metav1.Duration{Duration: 4 * time.Hour}
 	}
+	deploys := func(o *observation) { o.policy.Spec.Tasks[0].Template.Action = v1alpha1.ActionDeploy }
 	tests := map[string]struct {
 		was        *v1alpha1.ScheduledTask
 		now        time.Time
@@ -96,6 +97,39 @@ func TestStep(t *testing.T) {
 				s.Next, s.Missed = next(day(25, 6, 0)), 4
 				s.Message = "The run of 2026-11-24T06:00:00Z could not begin within its startingDeadline of 4h0m0s"
 			}),
+		},
+		"a deployment that no window holds, four hours late": {
+			was: same, now: day(23, 10, 0), change: deploys, wantBegins: day(23, 6, 0), wantWake: day(24, 6, 0),
+			want: *with(func(s *v1alpha1.ScheduledTask) { s.Next, s.Last = next(day(24, 6, 0)), ran(day(23, 6, 0), "") }),
+		},
+		"a deployment that no window holds, later": {
+			was: same, now: day(23, 10, 1), change: deploys, wantWake: day(24, 6, 0),
+			want: *with(func(s *v1alpha1.ScheduledTask) {
+				s.Next, s.Missed = next(day(24, 6, 0)), 3
+				s.Message = "The run of 2026-11-23T06:00:00Z could not begin within 4h0m0s, " +
+					"which is how late a deployment without maintenance windows may be; set its startingDeadline to allow more"
+			}),
+		},
+		"a deployment that windows hold begins at any time": {
+			was: same, now: day(23, 20, 0), wantBegins: day(23, 6, 0), wantWake: day(24, 6, 0),
+			change: func(o *observation) {
+				deploys(o)
+				o.policy.Spec.MaintenanceWindows = []v1alpha1.MaintenanceWindow{{Schedule: "0 1 * * SAT", Duration: metav1.Duration{Duration: time.Hour}}}
+			},
+			want: *with(func(s *v1alpha1.ScheduledTask) { s.Next, s.Last = next(day(24, 6, 0)), ran(day(23, 6, 0), "") }),
+		},
+		"a deployment that may be later": {
+			was: same, now: day(23, 20, 0), wantBegins: day(23, 6, 0), wantWake: day(24, 6, 0),
+			change: func(o *observation) {
+				deploys(o)
+				o.policy.Spec.Tasks[0].StartingDeadline = &metav1.Duration{Duration: 24 * time.Hour}
+			},
+			want: *with(func(s *v1alpha1.ScheduledTask) { s.Next, s.Last = next(day(24, 6, 0)), ran(day(23, 6, 0), "") }),
+		},
+		"a download may always be late": {
+			was: same, now: day(23, 20, 0), wantBegins: day(23, 6, 0), wantWake: day(24, 6, 0),
+			change: func(o *observation) { o.policy.Spec.Tasks[0].Template.Action = v1alpha1.ActionDownload },
+			want:   *with(func(s *v1alpha1.ScheduledTask) { s.Next, s.Last = next(day(24, 6, 0)), ran(day(23, 6, 0), "") }),
 		},
 		"while the one before goes on": {
 			was: same, now: day(23, 6, 0),

@@ -29,8 +29,12 @@ type NamedTaskApplyConfiguration struct {
 	// by a part of it of its own, which does not change, and before the next run.
 	Jitter *v1.Duration `json:"jitter,omitempty"`
 	// startingDeadline is how late a run may begin that could not in time: because
-	// no manager was there, or an earlier run went on. Unset, it may at any time.
-	// Of several runs that were missed one is made up, the last.
+	// no manager was there, or an earlier run went on. Of several runs that were
+	// missed one is made up, the last.
+	//
+	// Unset, it may at any time, but for a Deploy of a policy without
+	// maintenanceWindows: nothing else holds that one back, so that it may be 4h
+	// late. A longer startingDeadline allows more.
 	StartingDeadline *v1.Duration `json:"startingDeadline,omitempty"`
 	// template is what the task does.
 	Template *TaskTemplateApplyConfiguration `json:"template,omitempty"`

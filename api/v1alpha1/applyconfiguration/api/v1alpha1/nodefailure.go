@@ -5,7 +5,7 @@ package v1alpha1
 // NodeFailureApplyConfiguration represents a declarative configuration of the NodeFailure type for use
 // with apply.
 //
-// NodeFailure is why a node failed.
+// NodeFailure is why a node failed, was skipped or could not be reached.
 type NodeFailureApplyConfiguration struct {
 	// node that failed.
 	Node *string `json:"node,omitempty"`

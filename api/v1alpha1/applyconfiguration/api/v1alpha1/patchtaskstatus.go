@@ -42,7 +42,8 @@ type PatchTaskStatusApplyConfiguration struct {
 	// install, of a run with rollout.pin. It is recorded once, before any of them
 	// begins, and never changes.
 	Pinned *PinnedPatchesApplyConfiguration `json:"pinned,omitempty"`
-	// failures are the first 20 nodes that failed or could not be reached, by name.
+	// failures are the first 20 nodes that failed, were skipped by a hook of theirs,
+	// or could not be reached, by name.
 	Failures []NodeFailureApplyConfiguration `json:"failures,omitempty"`
 	// log holds the last 50 entries of the patch log for this task.
 	Log []LogEntryApplyConfiguration `json:"log,omitempty"`
