@@ -83,52 +83,61 @@ type PackagePattern string
 // TaskTemplate is what a run does: the body of a policy's named task, or of a
 // task that a person starts with options of its own.
 type TaskTemplate struct {
-	// action says what the run does: Scan, Download (stage only) or Deploy.
+	// action says what the run does: Scan finds missing patches and changes no
+	// package; Download also stages the chosen ones on the nodes' disks; Deploy
+	// also installs them, and drains and reboots nodes where that is needed.
 	// +required
 	Action Action `json:"action,omitempty"`
-	// scan holds the options of the scanning step.
+	// scan holds the options of the scanning step, with which every run begins.
 	// +optional
 	// +kubebuilder:default={}
 	Scan ScanOptions `json:"scan,omitzero"`
-	// download holds the options of the downloading step.
+	// download holds the options of the downloading step, of runs that download or
+	// deploy.
 	// +optional
 	// +kubebuilder:default={}
 	Download DownloadOptions `json:"download,omitzero"`
-	// install holds the options of the installing step.
+	// install holds the options of the installing step, of runs that deploy.
 	// +optional
 	// +kubebuilder:default={}
 	Install InstallOptions `json:"install,omitzero"`
-	// patches chooses which missing patches are downloaded and installed: all
-	// but the packages of Kubernetes itself, if it is left out. A scan lists all
-	// of them whatever stands here.
+	// patches chooses which missing patches are downloaded and installed. If it is
+	// left out, all of them are but the packages of Kubernetes itself. A scan
+	// lists all of them whatever stands here.
 	// +optional
 	Patches *PatchSelection `json:"patches,omitempty"`
-	// rollout says in which order nodes go, and how many at once.
+	// rollout says in which order nodes go, how many at once, and when to halt.
 	// +optional
 	// +kubebuilder:default={}
 	Rollout RolloutOptions `json:"rollout,omitzero"`
-	// blockers hold a node back as long as they are there.
+	// blockers hold a node back from its disruption as long as one of them is
+	// there. If it is left out, nothing of the kind does.
 	// +optional
 	Blockers *Blockers `json:"blockers,omitempty"`
 	// drain says when and how a node's pods are moved away.
 	// +optional
 	// +kubebuilder:default={}
 	Drain DrainOptions `json:"drain,omitzero"`
-	// reboot says when a node is rebooted.
+	// reboot says when a node is rebooted, and how long that may take.
 	// +optional
 	// +kubebuilder:default={}
 	Reboot RebootOptions `json:"reboot,omitzero"`
-	// verify holds the options of the verifying step.
+	// verify holds the options of the last step, in which a node has to show that
+	// it is in service again.
 	// +optional
 	// +kubebuilder:default={}
 	Verify VerifyOptions `json:"verify,omitzero"`
-	// hooks are pods that run on a node before and after its disruption.
+	// hooks are pods that run on a node before and after its disruption. If it is
+	// left out, none do.
 	// +optional
 	Hooks *Hooks `json:"hooks,omitempty"`
-	// loadBalancer says whether a node is taken out of load balancers before it is drained.
+	// loadBalancer takes a node out of external load balancers before it is
+	// drained. If it is left out, nodes stay in them.
 	// +optional
 	LoadBalancer *LoadBalancerOptions `json:"loadBalancer,omitempty"`
-	// deadline ends the run this long after its start, whatever is left.
+	// deadline ends the run this long after its start, whatever is left: a
+	// duration such as 90m or 72h, of at least 1m. What a node has begun by then
+	// is brought to its end. If it is left out, the run takes as long as it needs.
 	// +optional
 	// +kubebuilder:validation:Type=string
 	// +kubebuilder:validation:MaxLength=32
@@ -138,8 +147,9 @@ type TaskTemplate struct {
 
 // ScanOptions are the options of the scanning step.
 type ScanOptions struct {
-	// timeout is how long a node may take to answer, and how long the task
-	// waits for a node that cannot be reached, before the task goes on without it.
+	// timeout is how long a node may take to answer, and how long the task waits
+	// for a node that cannot be reached, before the task goes on without it: a
+	// duration such as 90s or 30m, between 10s and 24h. It is 30m by default.
 	// +optional
 	// +kubebuilder:default="30m"
 	// +kubebuilder:validation:Type=string
@@ -150,7 +160,8 @@ type ScanOptions struct {
 
 // DownloadOptions are the options of the downloading step.
 type DownloadOptions struct {
-	// timeout is how long a node may take to stage its packages.
+	// timeout is how long a node may take to stage its packages: a duration such
+	// as 90s or 2h, between 10s and 24h. It is 1h by default.
 	// +optional
 	// +kubebuilder:default="1h"
 	// +kubebuilder:validation:Type=string
@@ -161,9 +172,10 @@ type DownloadOptions struct {
 
 // InstallOptions are the options of the installing step.
 type InstallOptions struct {
-	// timeout is how long a node may take to install its packages. A package
-	// transaction that has begun is never cut: after the timeout the task goes
-	// on without the node, and the node finishes what it has begun.
+	// timeout is how long a node may take to install its packages: a duration such
+	// as 30m, between 10s and 24h. It is 2h by default. A package transaction that
+	// has begun is never cut: after the timeout the task goes on without the node,
+	// and the node finishes what it has begun.
 	// +optional
 	// +kubebuilder:default="2h"
 	// +kubebuilder:validation:Type=string
@@ -172,52 +184,63 @@ type InstallOptions struct {
 	Timeout metav1.Duration `json:"timeout,omitzero"`
 }
 
-// PatchSelection chooses patches. Every list that is given must match; an empty
-// list matches all.
+// PatchSelection chooses patches. Every list that is given must match; an
+// empty list matches all.
 type PatchSelection struct {
-	// classifications to choose.
+	// classifications to choose: Security mends a vulnerability, Bugfix a defect,
+	// Enhancement adds something, Other is all that the vendor does not classify.
+	// All of them, if it is left out or empty.
 	// +optional
 	// +listType=set
 	// +kubebuilder:validation:MaxItems=4
 	Classifications []Classification `json:"classifications,omitempty"`
-	// severities to choose, where the vendor publishes them.
+	// severities to choose, as the vendor rates patches: Critical, Important,
+	// Moderate, Low, or Unknown for those without a rating. With apt, which has no
+	// ratings, every patch is Unknown. All of them, if it is left out or empty.
 	// +optional
 	// +listType=set
 	// +kubebuilder:validation:MaxItems=5
 	Severities []Severity `json:"severities,omitempty"`
-	// include chooses package names.
+	// include chooses packages by name; in a name * stands for any characters and
+	// ? for one, such as linux-image-*. All packages, if it is left out or empty.
 	// +optional
 	// +listType=set
 	// +kubebuilder:validation:MaxItems=256
 	Include []PackagePattern `json:"include,omitempty"`
-	// exclude leaves package names out, also ones that another list chose.
+	// exclude leaves packages out by name, with the same wildcards, also ones that
+	// another list chose. None, if it is left out or empty.
 	// +optional
 	// +listType=set
 	// +kubebuilder:validation:MaxItems=256
 	Exclude []PackagePattern `json:"exclude,omitempty"`
-	// advisories chooses patches of these advisories, such as DSA-5925-1 or
-	// RHSA-2026:1234.
+	// advisories chooses patches of one of these advisories, such as DSA-5925-1 or
+	// RHSA-2026:1234. Any and none will do, if it is left out or empty.
 	// +optional
 	// +listType=set
 	// +kubebuilder:validation:MaxItems=256
 	// +kubebuilder:validation:items:MinLength=1
 	// +kubebuilder:validation:items:MaxLength=128
 	Advisories []string `json:"advisories,omitempty"`
-	// cves chooses patches that mend these vulnerabilities.
+	// cves chooses patches that mend one of these vulnerabilities, such as
+	// CVE-2024-6387. Any and none will do, if it is left out or empty.
 	// +optional
 	// +listType=set
 	// +kubebuilder:validation:MaxItems=256
 	// +kubebuilder:validation:items:MaxLength=32
 	// +kubebuilder:validation:items:Pattern="^CVE-[0-9]{4}-[0-9]{4,}$"
 	CVEs []string `json:"cves,omitempty"`
-	// minimumAge leaves out patches first seen more recently than this.
+	// minimumAge leaves out patches that a scan of the node first saw more
+	// recently than this: a duration such as 72h. If it is left out, a patch of
+	// any age is chosen.
 	// +optional
 	// +kubebuilder:validation:Type=string
 	// +kubebuilder:validation:MaxLength=32
 	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('0s')",message="minimumAge is a duration such as 72h (days are not a unit)"
 	MinimumAge *metav1.Duration `json:"minimumAge,omitempty"`
-	// kubernetesPackages says whether the packages that Kubernetes upgrades
-	// itself (kubelet, kubeadm, kubectl, cri-tools, kubernetes-cni) are chosen.
+	// kubernetesPackages says whether the packages that Kubernetes upgrades itself
+	// (kubelet, kubeadm, kubectl, cri-tools, kubernetes-cni) are chosen: Exclude
+	// never installs them, Include treats them as any other package. It is Exclude
+	// by default.
 	// +optional
 	// +kubebuilder:default=Exclude
 	KubernetesPackages KubernetesPackages `json:"kubernetesPackages,omitempty"`
@@ -237,13 +260,15 @@ const (
 
 // RetryLimits are the failed attempts after which a patch is not tried again.
 type RetryLimits struct {
-	// download is the limit of failed downloads of one patch.
+	// download is the number of failed downloads after which a patch is not tried
+	// again, 1 to 1000. It is 11 by default.
 	// +optional
 	// +kubebuilder:default=11
 	// +kubebuilder:validation:Minimum=1
 	// +kubebuilder:validation:Maximum=1000
 	Download int32 `json:"download,omitempty"`
-	// install is the limit of failed installations of one patch.
+	// install is the number of failed installations after which a patch is not
+	// tried again, 1 to 1000. It is 4 by default.
 	// +optional
 	// +kubebuilder:default=4
 	// +kubebuilder:validation:Minimum=1
@@ -276,13 +301,15 @@ type HandledButtons struct {
 	// It is gone once that is done.
 	// +optional
 	Press *ButtonPress `json:"press,omitempty"`
-	// presses is how many buttons were acted on here, on other kinds than PatchRetry.
+	// presses is how many buttons were acted on here, on other kinds than
+	// PatchRetry.
 	// +optional
 	// +kubebuilder:validation:Minimum=0
 	Presses int64 `json:"presses,omitempty"`
 	// policyPress is the last press of nodepatch.io/clear-retries on the node's
-	// policy that was acted on here, on a PatchRetry: the policy's UID, a slash and
-	// the number of the press. A manager that goes on with it clears nothing twice.
+	// policy that was acted on here, on a PatchRetry: the policy's UID, a slash
+	// and the number of the press. A manager that goes on with it clears nothing
+	// twice.
 	// +optional
 	// +kubebuilder:validation:MaxLength=128
 	PolicyPress string `json:"policyPress,omitempty"`
@@ -292,8 +319,8 @@ type HandledButtons struct {
 	LogClearedAt *metav1.MicroTime `json:"logClearedAt,omitempty"`
 }
 
-// ButtonPress is a button that was pressed, from the moment at which the manager
-// has seen it.
+// ButtonPress is a button that was pressed, from the moment at which the
+// manager has seen it.
 type ButtonPress struct {
 	// button is the annotation that was set.
 	// +required

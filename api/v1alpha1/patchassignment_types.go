@@ -14,16 +14,17 @@ import (
 // +kubebuilder:subresource:status
 // +kubebuilder:resource:scope=Cluster,shortName=pa,categories=nodepatch
 // +kubebuilder:selectablefield:JSONPath=`.spec.policy`
-// +kubebuilder:printcolumn:name="Policy",type=string,JSONPath=`.spec.policy`
+// +kubebuilder:printcolumn:name="Policy",type=string,JSONPath=`.spec.policy`,description="Policy that governs the node",priority=1
 // +kubebuilder:printcolumn:name="Task",type=string,JSONPath=`.spec.operation.task`,description="Task that the node was given last"
-// +kubebuilder:printcolumn:name="Answered",type=string,JSONPath=`.status.agent.task`,description="Task that the agent last said something about"
+// +kubebuilder:printcolumn:name="Answered",type=string,JSONPath=`.status.agent.task`,description="Task that the agent last said something about",priority=1
 // +kubebuilder:printcolumn:name="Step",type=string,JSONPath=`.status.agent.step`,description="Where the agent stands with it"
-// +kubebuilder:printcolumn:name="Since",type=date,JSONPath=`.status.agent.time`
-// +kubebuilder:printcolumn:name="Manager",type=string,JSONPath=`.status.controller.step`,description="What the manager does with the node"
+// +kubebuilder:printcolumn:name="Since",type=date,JSONPath=`.status.agent.time`,description="When the agent reached the step"
 // +kubebuilder:printcolumn:name="Agent",type=string,JSONPath=`.status.controller.agent`,description="Whether the node's agent is there"
-// +kubebuilder:printcolumn:name="Message",type=string,JSONPath=`.status.agent.message`,description="What the agent says"
-// +kubebuilder:printcolumn:name="Says",type=string,JSONPath=`.status.controller.message`,description="What the manager says"
-// +kubebuilder:printcolumn:name="Waits",type=string,JSONPath=`.status.rollout.message`,description="Why the task does not let the node go on"
+// +kubebuilder:printcolumn:name="Manager",type=string,JSONPath=`.status.controller.step`,description="What the manager does with the node"
+// +kubebuilder:printcolumn:name="Waits",type=string,JSONPath=`.status.rollout.reason`,description="Why the task does not let the node go on, in one word"
+// +kubebuilder:printcolumn:name="Task-Says",type=string,JSONPath=`.status.rollout.message`,description="The same in a sentence",priority=1
+// +kubebuilder:printcolumn:name="Manager-Says",type=string,JSONPath=`.status.controller.message`,description="What the manager does, or why the node waits"
+// +kubebuilder:printcolumn:name="Agent-Says",type=string,JSONPath=`.status.agent.message`,description="What the agent does, did, or waits for"
 type PatchAssignment struct {
 	metav1.TypeMeta `json:",inline"`
 	// metadata is standard object metadata.
@@ -63,8 +64,9 @@ type PatchAssignmentSpec struct {
 	// +kubebuilder:validation:Minimum=0
 	RetryClears int64 `json:"retryClears,omitempty"`
 	// patchDataRefreshes is how often people asked for fresh patch data: when it
-	// grows, the agent refreshes its package metadata and scans, without a task. An
-	// operation that is under way goes first, and will do if it refreshes itself.
+	// grows, the agent refreshes its package metadata and scans, without a task.
+	// An operation that is under way goes first, and will do if it refreshes
+	// itself.
 	// +optional
 	// +kubebuilder:validation:Minimum=0
 	PatchDataRefreshes int64 `json:"patchDataRefreshes,omitempty"`
@@ -95,11 +97,14 @@ type Operation struct {
 	// Installing and Rebooting. The manager raises it, and never lowers it.
 	// +required
 	Step Step `json:"step,omitempty"`
-	// action of the task. An agent that deploys and has come to its step, with
-	// something left to install or a reboot to do, waits until the step is raised.
+	// action of the task: Scan, Download or Deploy. An agent that deploys and has
+	// come to its step, with something left to install or a reboot to do, waits
+	// until the step is raised.
 	// +optional
 	Action Action `json:"action,omitempty"`
-	// reboot says when the agent asks to reboot: Never, if it is left out.
+	// reboot says when the agent asks to reboot: IfRequired where the node needs
+	// it, Always also where something was installed, Never. It is Never, if it is
+	// left out.
 	// +optional
 	Reboot RebootWhen `json:"reboot,omitempty"`
 	// admittedAt is since when the node may be disrupted: it holds one of the
@@ -285,7 +290,8 @@ const (
 
 // ControllerStatus is what the manager says about a node.
 type ControllerStatus struct {
-	// agent says whether the node's agent is there.
+	// agent says whether the node's agent is there: Ready, NotReady if its pod is
+	// not ready, or Absent if there is no such pod.
 	// +optional
 	Agent AgentPresence `json:"agent,omitempty"`
 	// operationID that the manager disrupts the node for, if it does.

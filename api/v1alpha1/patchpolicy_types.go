@@ -18,12 +18,14 @@ import (
 // +kubebuilder:printcolumn:name="Security",type=integer,JSONPath=`.status.patches.security`,description="Missing security patches over all nodes"
 // +kubebuilder:printcolumn:name="Oldest",type=date,JSONPath=`.status.oldestSecurity`,description="How long the oldest of them has been missing"
 // +kubebuilder:printcolumn:name="Overdue",type=integer,JSONPath=`.status.nodes.overdue`,description="Nodes whose last scan is older than maxScanAge"
+// +kubebuilder:printcolumn:name="Reboot",type=integer,JSONPath=`.status.nodes.rebootRequired`,description="Nodes that wait for a reboot",priority=1
 // +kubebuilder:printcolumn:name="Unreachable",type=integer,JSONPath=`.status.nodes.unreachable`,description="Nodes that are not Ready or have no agent that is",priority=1
 // +kubebuilder:printcolumn:name="Next",type=string,JSONPath=`.status.nextRun`,description="When the next scheduled task begins",priority=1
-// +kubebuilder:printcolumn:name="Suspended",type=boolean,JSONPath=`.spec.suspend`,priority=1
-// +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`
-// +kubebuilder:printcolumn:name="Why",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].message`
+// +kubebuilder:printcolumn:name="Priority",type=integer,JSONPath=`.spec.priority`,description="Which policy governs a node that several select: the highest",priority=1
+// +kubebuilder:printcolumn:name="Suspended",type=boolean,JSONPath=`.spec.suspend`,description="Whether everything is held back",priority=1
+// +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`,description="Whether the policy can be carried out as it stands"
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
+// +kubebuilder:printcolumn:name="Why",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].message`,description="What it governs, or why it cannot be carried out"
 // +kubebuilder:validation:XValidation:rule="self.metadata.name.size() <= 63",message="a policy's name has at most 63 characters, as it is used as a label"
 // +kubebuilder:validation:XValidation:rule="!has(self.spec.tasks) || self.spec.tasks.all(t, self.metadata.name.size() + t.name.size() <= 51)",message="the names of the policy and of each of its tasks have together at most 51 characters, as a scheduled run is named after both"
 type PatchPolicy struct {
@@ -54,49 +56,59 @@ const (
 
 // PatchPolicySpec is what a person decided.
 type PatchPolicySpec struct {
-	// nodeSelector selects the nodes; an empty selector selects all of them.
+	// nodeSelector selects the nodes by label; an empty selector, written {},
+	// selects all of them.
 	// +required
 	NodeSelector *metav1.LabelSelector `json:"nodeSelector,omitempty"`
-	// priority decides which policy governs a node that several select: the
-	// highest; among equals the oldest, then the first by name.
+	// priority decides which policy governs a node that several select: the one
+	// with the highest; among equals the oldest, then the first by name. It is 0
+	// by default.
 	// +optional
 	// +kubebuilder:default=0
 	// +kubebuilder:validation:Minimum=-1000000
 	// +kubebuilder:validation:Maximum=1000000
 	Priority int32 `json:"priority,omitempty"`
-	// suspend holds back everything that this policy would start. Runs that fall
-	// due meanwhile are left out: they are not made up afterwards.
+	// suspend, if it is true, holds back everything that this policy would start.
+	// Runs that fall due meanwhile are left out: they are not made up afterwards.
+	// It is false by default.
 	// +optional
 	// +kubebuilder:default=false
 	Suspend bool `json:"suspend,omitempty"`
-	// manualTasks says whether a person may start a task, or the schedule alone.
+	// manualTasks says who starts tasks: Allowed lets people do it as well as the
+	// schedule, Denied leaves it to the schedule alone. It is Allowed by default.
 	// +optional
 	// +kubebuilder:default=Allowed
 	ManualTasks ManualTasks `json:"manualTasks,omitempty"`
-	// maxScanAge is the age at which a node's last scan is overdue: such a node is
-	// scanned as soon as it can be reached. Unset, no scan ever is. A node that was
-	// never scanned is as old as its PatchReport.
+	// maxScanAge is the age at which a node's last scan is overdue: a duration
+	// such as 720h, of at least 1h. Such a node is scanned as soon as it can be
+	// reached. A node that was never scanned is as old as its PatchReport. If it
+	// is left out, no scan is ever overdue.
 	// +optional
 	// +kubebuilder:validation:Type=string
 	// +kubebuilder:validation:MaxLength=32
 	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('1h')",message="maxScanAge is at least 1h; durations are written like 720h (days are not a unit)"
 	MaxScanAge *metav1.Duration `json:"maxScanAge,omitempty"`
-	// retryLimits are the failed attempts after which a patch is blocked.
+	// retryLimits are the failed attempts after which a patch is blocked, until a
+	// person clears its counts.
 	// +optional
 	// +kubebuilder:default={}
 	RetryLimits RetryLimits `json:"retryLimits,omitzero"`
-	// maintenanceWindows are when nodes may be disrupted; without one, always.
+	// maintenanceWindows are when nodes may be disrupted: outside of them no node
+	// begins, and one that has begun is finished. Without one, nodes may be
+	// disrupted at any time.
 	// +optional
 	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=64
 	MaintenanceWindows []MaintenanceWindow `json:"maintenanceWindows,omitempty"`
-	// tasks are the policy's named tasks.
+	// tasks are the policy's named tasks, which its schedule or a PatchTask
+	// starts. Without one, a PatchTask with a template of its own can still run.
 	// +optional
 	// +listType=map
 	// +listMapKey=name
 	// +kubebuilder:validation:MaxItems=64
 	Tasks []NamedTask `json:"tasks,omitempty"`
-	// history is how many finished tasks are kept of each that the schedule starts.
+	// history is how many finished tasks are kept of each that the schedule
+	// starts.
 	// +optional
 	// +kubebuilder:default={}
 	History HistoryLimits `json:"history,omitzero"`
@@ -104,16 +116,18 @@ type PatchPolicySpec struct {
 
 // MaintenanceWindow is a recurring span of time.
 type MaintenanceWindow struct {
-	// schedule says when the window opens.
+	// schedule says when the window opens: a cron expression of minute, hour, day
+	// of month, month and day of week, such as 0 1 * * SAT.
 	// +required
 	Schedule Schedule `json:"schedule,omitempty"`
-	// duration says how long it stays open, 10m to 168h.
+	// duration says how long it stays open: 10m to 168h, written like 5h or 90m.
 	// +required
 	// +kubebuilder:validation:Type=string
 	// +kubebuilder:validation:MaxLength=32
 	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('10m') && duration(self) <= duration('168h')",message="a maintenance window stays open for 10m to 168h; durations are written like 5h or 90m"
 	Duration metav1.Duration `json:"duration,omitzero"`
-	// timeZone of the schedule.
+	// timeZone of the schedule: a name of the IANA database, such as
+	// Europe/Berlin. It is UTC by default.
 	// +optional
 	// +kubebuilder:default=UTC
 	TimeZone TimeZone `json:"timeZone,omitempty"`
@@ -128,34 +142,39 @@ type NamedTask struct {
 	// +kubebuilder:validation:XValidation:rule="self.matches('^[a-z0-9]([a-z0-9-]*[a-z0-9])?$')",message="a task's name has lower-case letters, digits and -, and begins and ends with a letter or digit"
 	// +kubebuilder:validation:XValidation:rule="self != 'overdue'",message="overdue is what the scans of overdue nodes are named; give the task another name"
 	Name string `json:"name,omitempty"`
-	// schedule starts the task; without one it is only started by hand. One run
-	// goes at a time: a run that falls due while another one of this task has not
-	// ended waits for that. Of several that wait the last one begins.
+	// schedule starts the task: a cron expression of minute, hour, day of month,
+	// month and day of week, such as 30 1 * * SAT. Without one the task is only
+	// started by hand. One run goes at a time: a run that falls due while another
+	// one of this task has not ended waits for that. Of several that wait the last
+	// one begins.
 	//
-	// A schedule with fixed hours follows the clock on the wall: where that is put
-	// back over its time it runs once, and where it is put forward it runs at the
-	// first moment after. One for any hour (* in the second field) goes on as time
-	// goes by.
+	// Where the clock on the wall is put back, a run at a fixed hour happens once;
+	// where it is put forward over that hour, it happens at the first moment
+	// after. A schedule for any hour (* in the second field) goes on as time goes
+	// by.
 	// +optional
 	Schedule *Schedule `json:"schedule,omitempty"`
-	// timeZone of the schedule.
+	// timeZone of the schedule: a name of the IANA database, such as
+	// Europe/Berlin. It is UTC by default.
 	// +optional
 	// +kubebuilder:default=UTC
 	TimeZone TimeZone `json:"timeZone,omitempty"`
-	// jitter is by how much runs begin later than the schedule says, at most: each
-	// by a part of it of its own, which does not change, and before the next run.
+	// jitter is by how much runs begin later than the schedule says, at most: a
+	// duration such as 30m, up to 24h. Each is later by a part of it of its own,
+	// which does not change, and begins before the next run. If it is left out,
+	// runs begin on time.
 	// +optional
 	// +kubebuilder:validation:Type=string
 	// +kubebuilder:validation:MaxLength=32
 	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('0s') && duration(self) <= duration('24h')",message="jitter is between 0s and 24h; durations are written like 90s or 30m"
 	Jitter *metav1.Duration `json:"jitter,omitempty"`
-	// startingDeadline is how late a run may begin that could not in time: because
-	// no manager was there, or an earlier run went on. Of several runs that were
-	// missed one is made up, the last.
+	// startingDeadline is how late a run may begin that could not in time, because
+	// no manager was there or an earlier run went on: a duration such as 4h, of at
+	// least 1m. Of several runs that were missed one is made up, the last.
 	//
-	// Unset, it may at any time, but for a Deploy of a policy without
-	// maintenanceWindows: nothing else holds that one back, so that it may be 4h
-	// late. A longer startingDeadline allows more.
+	// If it is left out, a run may begin however late, but for a Deploy of a policy
+	// without maintenanceWindows: nothing else holds that one back, so that it may
+	// be 4h late. A longer startingDeadline allows more.
 	// +optional
 	// +kubebuilder:validation:Type=string
 	// +kubebuilder:validation:MaxLength=32
@@ -166,17 +185,19 @@ type NamedTask struct {
 	Template TaskTemplate `json:"template,omitzero"`
 }
 
-// HistoryLimits are how many finished tasks are kept of each named task that the
-// schedule started, and of the scans of overdue nodes. What a person started is
-// kept.
+// HistoryLimits are how many finished tasks are kept of each named task that
+// the schedule started, and of the scans of overdue nodes. What a person
+// started is kept.
 type HistoryLimits struct {
-	// succeeded is how many successful tasks are kept.
+	// succeeded is how many successful tasks are kept, 0 to 100. It is 3 by
+	// default.
 	// +optional
 	// +kubebuilder:default=3
 	// +kubebuilder:validation:Minimum=0
 	// +kubebuilder:validation:Maximum=100
 	Succeeded *int32 `json:"succeeded,omitempty"`
-	// failed is how many failed or stopped tasks are kept.
+	// failed is how many failed or stopped tasks are kept, 0 to 100. It is 3 by
+	// default.
 	// +optional
 	// +kubebuilder:default=3
 	// +kubebuilder:validation:Minimum=0
@@ -190,7 +211,9 @@ type PatchPolicyStatus struct {
 	// about; -1 before the first look.
 	// +optional
 	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
-	// conditions are Ready, Conflicting, Reconciling and Stalled.
+	// conditions are Ready (the policy can be carried out as it stands),
+	// Conflicting (another policy of the same priority selects some of its nodes),
+	// and Reconciling and Stalled, by which tools tell whether to wait for it.
 	// +optional
 	// +listType=map
 	// +listMapKey=type
@@ -225,7 +248,7 @@ type PolicyNodeCounts struct {
 	// selected is how many nodes the selector selects.
 	// +optional
 	Selected int32 `json:"selected"`
-	// governed is how many of them no stronger policy governs.
+	// governed is how many of the selected nodes no stronger policy governs.
 	// +optional
 	Governed int32 `json:"governed"`
 	// scanned is how many governed nodes have a scan that is not overdue.
@@ -242,7 +265,7 @@ type PolicyNodeCounts struct {
 	// is.
 	// +optional
 	Unreachable int32 `json:"unreachable"`
-	// rebootRequired is how many nodes wait for a reboot.
+	// rebootRequired is how many governed nodes wait for a reboot.
 	// +optional
 	RebootRequired int32 `json:"rebootRequired"`
 }
@@ -254,7 +277,7 @@ type ScheduledTask struct {
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=63
 	Name string `json:"name,omitempty"`
-	// schedule and time zone that next belongs to.
+	// schedule is the cron expression and the time zone that next belongs to.
 	// +optional
 	// +kubebuilder:validation:MaxLength=256
 	Schedule string `json:"schedule,omitempty"`
@@ -269,7 +292,8 @@ type ScheduledTask struct {
 	// +optional
 	// +kubebuilder:validation:Minimum=0
 	Missed int32 `json:"missed,omitempty"`
-	// message says why a run waits, or why the last one that fell due did not begin.
+	// message says why a run waits, or why the last one that fell due did not
+	// begin.
 	// +optional
 	// +kubebuilder:validation:MaxLength=1024
 	Message string `json:"message,omitempty"`
@@ -285,7 +309,8 @@ type ScheduledRun struct {
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=63
 	Task string `json:"task,omitempty"`
-	// phase of that PatchTask when it was last seen.
+	// phase of that PatchTask when it was last seen: Pending, Running, Complete,
+	// Failed or Stopped.
 	// +optional
 	Phase TaskPhase `json:"phase,omitempty"`
 }

@@ -9,24 +9,26 @@ import (
 const MaxReportedPatches = 1000
 
 // PatchReport is the Overview of one node, under the node's name: what its
-// package manager offers, and why it is not installed. The node's agent writes it.
+// package manager offers, and why it is not installed. The node's agent writes
+// it.
 //
 // +genclient
 // +genclient:nonNamespaced
 // +kubebuilder:object:root=true
 // +kubebuilder:subresource:status
 // +kubebuilder:resource:scope=Cluster,shortName=prep,categories=nodepatch
-// +kubebuilder:printcolumn:name="OS",type=string,JSONPath=`.status.os.name`
 // +kubebuilder:printcolumn:name="Missing",type=integer,JSONPath=`.status.counts.missing`,description="Patches that the package manager offers"
 // +kubebuilder:printcolumn:name="Security",type=integer,JSONPath=`.status.counts.security`,description="How many of them are security patches"
 // +kubebuilder:printcolumn:name="Blocked",type=integer,JSONPath=`.status.counts.blocked`,description="How many of them used up their retries"
 // +kubebuilder:printcolumn:name="Reboot",type=string,JSONPath=`.status.reboot.state`,description="Whether a reboot is required"
 // +kubebuilder:printcolumn:name="Scanned",type=date,JSONPath=`.status.scan.time`,description="When the last successful scan ended"
 // +kubebuilder:printcolumn:name="Data",type=date,JSONPath=`.status.patchData.time`,description="When the package metadata was last refreshed"
+// +kubebuilder:printcolumn:name="Oldest",type=date,JSONPath=`.status.counts.oldestSecurity`,description="How long the oldest missing security patch has been known",priority=1
+// +kubebuilder:printcolumn:name="Policy",type=string,JSONPath=`.status.policy`,description="Policy that governed the node at the last scan",priority=1
+// +kubebuilder:printcolumn:name="OS",type=string,JSONPath=`.status.os.name`,description="Operating system of the node",priority=1
+// +kubebuilder:printcolumn:name="Kernel",type=string,JSONPath=`.status.kernel.running`,description="Kernel that runs",priority=1
+// +kubebuilder:printcolumn:name="Agent",type=string,JSONPath=`.status.agentVersion`,description="Version of the agent that wrote the report",priority=1
 // +kubebuilder:printcolumn:name="Why",type=string,JSONPath=`.status.summary`,description="Why patches are missing"
-// +kubebuilder:printcolumn:name="Policy",type=string,JSONPath=`.status.policy`,priority=1
-// +kubebuilder:printcolumn:name="Kernel",type=string,JSONPath=`.status.kernel.running`,priority=1
-// +kubebuilder:printcolumn:name="Agent",type=string,JSONPath=`.status.agentVersion`,priority=1
 type PatchReport struct {
 	metav1.TypeMeta `json:",inline"`
 	// metadata is standard object metadata.
@@ -40,7 +42,9 @@ type PatchReport struct {
 
 // PatchReportStatus is what a node's agent found.
 type PatchReportStatus struct {
-	// conditions are Scanned, PatchDataCurrent and PackagesConsistent.
+	// conditions are Scanned (the last scan succeeded), PatchDataCurrent (so did
+	// the last refresh of the package metadata) and PackagesConsistent (no package
+	// is half installed).
 	// +optional
 	// +listType=map
 	// +listMapKey=type
@@ -158,8 +162,8 @@ type ScanRun struct {
 	// time at which it ended.
 	// +optional
 	Time *metav1.Time `json:"time,omitempty"`
-	// durationMilliseconds is how long the package manager took, the refresh
-	// of its metadata apart.
+	// durationMilliseconds is how long the package manager took, in milliseconds,
+	// the refresh of its metadata apart.
 	// +optional
 	DurationMilliseconds int64 `json:"durationMilliseconds,omitempty"`
 	// task that asked for it.
@@ -215,7 +219,9 @@ const (
 
 // Reboot says whether a node has to be rebooted, and why.
 type Reboot struct {
-	// state of the check.
+	// state of the check: Required says that the reasons ask for a reboot,
+	// NotRequired that nothing does, Unknown that the check failed, which is never
+	// taken for Required.
 	// +optional
 	State RebootState `json:"state,omitempty"`
 	// reasons for people, such as "kernel 6.1.0-40-amd64 is installed,
@@ -270,10 +276,13 @@ type Patch struct {
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=256
 	Available string `json:"available,omitempty"`
-	// classification of the patch.
+	// classification of the patch: Security mends a vulnerability, Bugfix a
+	// defect, Enhancement adds something, Other is all that the vendor does not
+	// classify.
 	// +required
 	Classification Classification `json:"classification,omitempty"`
-	// severity by the vendor; left out where it is unknown.
+	// severity by the vendor: Critical, Important, Moderate or Low. Left out, or
+	// Unknown, where there is no rating.
 	// +optional
 	Severity Severity `json:"severity,omitempty"`
 	// advisories of the vendor.
@@ -297,7 +306,12 @@ type Patch struct {
 	// firstSeen is when a scan of this node first offered this version.
 	// +optional
 	FirstSeen *metav1.Time `json:"firstSeen,omitempty"`
-	// state says why the patch is not installed.
+	// state says why the patch is not installed: Missing could be; Downloaded lies
+	// ready on the node's disk; InstalledPendingReboot takes effect with the next
+	// reboot; Failed did at the last attempt, and is tried again; Blocked used up
+	// its retries; Excluded is left out by the policy; Held was put on hold by an
+	// administrator; KeptBack is kept back by the package manager; Phased is not
+	// yet released to this machine by the vendor.
 	// +required
 	State PatchState `json:"state,omitempty"`
 	// reason in words, where the state alone does not say it.

@@ -4,8 +4,9 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// PatchRetry counts the failed attempts of one node, under the node's name. The
-// agent counts, the manager clears, each with the object's resourceVersion.
+// PatchRetry counts the failed attempts of one node, under the node's name.
+// The agent counts, the manager clears, each with the object's
+// resourceVersion.
 //
 // +genclient
 // +genclient:nonNamespaced
@@ -14,8 +15,8 @@ import (
 // +kubebuilder:resource:scope=Cluster,shortName=pr,categories=nodepatch
 // +kubebuilder:printcolumn:name="Counted",type=integer,JSONPath=`.status.counted`,description="Patches with failed attempts"
 // +kubebuilder:printcolumn:name="Blocked",type=integer,JSONPath=`.status.blocked`,description="Patches that used up their retries"
-// +kubebuilder:printcolumn:name="What",type=string,JSONPath=`.status.summary`,description="Which patches they are"
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
+// +kubebuilder:printcolumn:name="What",type=string,JSONPath=`.status.summary`,description="Which patches they are"
 type PatchRetry struct {
 	metav1.TypeMeta `json:",inline"`
 	// metadata is standard object metadata.
@@ -32,11 +33,12 @@ type PatchRetryStatus struct {
 	// counted is how many patches have failed attempts.
 	// +optional
 	Counted int32 `json:"counted"`
-	// blocked is how many of them used up their retries.
+	// blocked is how many patches used up their retries, of those with failed
+	// attempts.
 	// +optional
 	Blocked int32 `json:"blocked"`
 	// summary names the patches with failed attempts in one line, the blocked
-	// first: the API server prints but one item of a list in a column.
+	// first.
 	// +optional
 	// +kubebuilder:validation:MaxLength=1024
 	Summary string `json:"summary,omitempty"`
@@ -107,8 +109,9 @@ type PatchAttempts struct {
 	// lastTime is when the last attempt failed.
 	// +optional
 	LastTime *metav1.Time `json:"lastTime,omitempty"`
-	// blocked says at which step the patch used up its retries; it is then not
-	// tried again until a person clears its counts.
+	// blocked says at which step the patch used up its retries, Download or
+	// Install; it is then not tried again until a person clears its counts. Left
+	// out while it may be tried.
 	// +optional
 	Blocked BlockedAt `json:"blocked,omitempty"`
 }

@@ -4,8 +4,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// PatchTask is one run: applying it starts the run, and its status tells how it
-// goes. Its spec never changes.
+// PatchTask is one run: applying it starts the run, and its status tells how
+// it goes. Its spec never changes.
 //
 // +genclient
 // +genclient:nonNamespaced
@@ -14,22 +14,23 @@ import (
 // +kubebuilder:resource:scope=Cluster,shortName=pt,categories=nodepatch
 // +kubebuilder:selectablefield:JSONPath=`.spec.policy`
 // +kubebuilder:selectablefield:JSONPath=`.status.phase`
-// +kubebuilder:printcolumn:name="Policy",type=string,JSONPath=`.spec.policy`
-// +kubebuilder:printcolumn:name="Action",type=string,JSONPath=`.status.template.action`
-// +kubebuilder:printcolumn:name="Phase",type=string,JSONPath=`.status.phase`
-// +kubebuilder:printcolumn:name="Nodes",type=integer,JSONPath=`.status.nodes.total`,description="Nodes that the task is about"
-// +kubebuilder:printcolumn:name="Waiting",type=integer,JSONPath=`.status.nodes.waiting`,description="Nodes that are ready to be disrupted and wait"
-// +kubebuilder:printcolumn:name="Done",type=integer,JSONPath=`.status.nodes.done`
-// +kubebuilder:printcolumn:name="Failed",type=integer,JSONPath=`.status.nodes.failed`
-// +kubebuilder:printcolumn:name="Unreachable",type=integer,JSONPath=`.status.nodes.unreachable`
-// +kubebuilder:printcolumn:name="Missing",type=integer,JSONPath=`.status.patches.missing`,description="Patches that are missing at the end"
-// +kubebuilder:printcolumn:name="Installed",type=integer,JSONPath=`.status.patches.installed`,description="Patches that were installed"
-// +kubebuilder:printcolumn:name="Blocked",type=integer,JSONPath=`.status.patches.blocked`,description="Patches that used up their retries"
-// +kubebuilder:printcolumn:name="Security",type=integer,JSONPath=`.status.patches.security`,description="Security patches found missing"
-// +kubebuilder:printcolumn:name="Message",type=string,JSONPath=`.status.message`
-// +kubebuilder:printcolumn:name="Started",type=date,JSONPath=`.status.startTime`,priority=1
-// +kubebuilder:printcolumn:name="Finished",type=date,JSONPath=`.status.completionTime`,priority=1
+// +kubebuilder:printcolumn:name="Policy",type=string,JSONPath=`.spec.policy`,description="Policy whose nodes the task is about"
+// +kubebuilder:printcolumn:name="Action",type=string,JSONPath=`.status.template.action`,description="What the task does"
+// +kubebuilder:printcolumn:name="Phase",type=string,JSONPath=`.status.phase`,description="Where the task stands"
+// +kubebuilder:printcolumn:name="Trigger",type=string,JSONPath=`.status.trigger`,description="What started the task",priority=1
+// +kubebuilder:printcolumn:name="Nodes",type=integer,JSONPath=`.status.nodes.total`,description="Nodes that the task is about",priority=1
+// +kubebuilder:printcolumn:name="Waiting",type=integer,JSONPath=`.status.nodes.waiting`,description="Nodes that are ready to be disrupted and wait",priority=1
+// +kubebuilder:printcolumn:name="Done",type=integer,JSONPath=`.status.nodes.done`,description="Nodes that went through with success",priority=1
+// +kubebuilder:printcolumn:name="Failed",type=integer,JSONPath=`.status.nodes.failed`,description="Nodes that failed",priority=1
+// +kubebuilder:printcolumn:name="Unreachable",type=integer,JSONPath=`.status.nodes.unreachable`,description="Nodes that could not be reached",priority=1
+// +kubebuilder:printcolumn:name="Missing",type=integer,JSONPath=`.status.patches.missing`,description="Patches that are missing at the end",priority=1
+// +kubebuilder:printcolumn:name="Security",type=integer,JSONPath=`.status.patches.security`,description="Security patches found missing",priority=1
+// +kubebuilder:printcolumn:name="Installed",type=integer,JSONPath=`.status.patches.installed`,description="Patches that were installed",priority=1
+// +kubebuilder:printcolumn:name="Blocked",type=integer,JSONPath=`.status.patches.blocked`,description="Patches that used up their retries",priority=1
+// +kubebuilder:printcolumn:name="Started",type=date,JSONPath=`.status.startTime`,description="When the task was accepted",priority=1
+// +kubebuilder:printcolumn:name="Finished",type=date,JSONPath=`.status.completionTime`,description="When it ended, in whatever way",priority=1
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
+// +kubebuilder:printcolumn:name="Message",type=string,JSONPath=`.status.message`,description="How the task goes, or why it was refused"
 // +kubebuilder:validation:XValidation:rule="self.metadata.name.size() <= 63",message="a task's name has at most 63 characters, as it is used as a label"
 type PatchTask struct {
 	metav1.TypeMeta `json:",inline"`
@@ -50,32 +51,37 @@ type PatchTask struct {
 // +kubebuilder:validation:XValidation:rule="self == oldSelf",message="a task's spec never changes; create another PatchTask instead"
 // +kubebuilder:validation:XValidation:rule="has(self.task) != has(self.template)",message="give exactly one of task (the name of one of the policy's tasks) and template (options of your own)"
 type PatchTaskSpec struct {
-	// policy that governs the nodes of this run.
+	// policy is the name of the PatchPolicy that governs the nodes of this run.
 	// +required
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=63
 	Policy string `json:"policy,omitempty"`
-	// task is the name of one of the policy's tasks.
+	// task is the name of one of the policy's tasks. Give either this or a
+	// template.
 	// +optional
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=63
 	Task string `json:"task,omitempty"`
-	// template is options of this run's own, in place of a named task.
+	// template is options of this run's own, in place of a named task. Give either
+	// this or a task.
 	// +optional
 	Template *TaskTemplate `json:"template,omitempty"`
-	// nodeSelector narrows the policy's nodes.
+	// nodeSelector narrows the policy's nodes to those that it selects by label.
+	// If it is left out, the run is about all of them.
 	// +optional
 	NodeSelector *metav1.LabelSelector `json:"nodeSelector,omitempty"`
-	// nodes narrows them further, to those with these names. The manager names the
-	// nodes here that are overdue.
+	// nodes narrows the policy's nodes to those with these names; with a
+	// nodeSelector, to those that it selects as well. The manager names the nodes
+	// here that are overdue. If it is left out, any name will do.
 	// +optional
 	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=5000
 	// +kubebuilder:validation:items:MinLength=1
 	// +kubebuilder:validation:items:MaxLength=253
 	Nodes []string `json:"nodes,omitempty"`
-	// ttlAfterFinished deletes the task this long after it finished; unset, it
-	// is kept. Leave it unset for a task that is kept in Git.
+	// ttlAfterFinished deletes the task this long after it finished: a duration
+	// such as 168h. If it is left out, the task is kept. Leave it out for a task
+	// that is kept in Git, which would apply it again, and so run it again.
 	// +optional
 	// +kubebuilder:validation:Type=string
 	// +kubebuilder:validation:MaxLength=32
@@ -123,20 +129,25 @@ type PatchTaskStatus struct {
 	// about; -1 before the first look.
 	// +optional
 	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
-	// conditions are Accepted, Complete, Failed, Stopped, Reconciling and Stalled.
+	// conditions are Accepted (the run may begin), Complete, Failed and Stopped,
+	// of which one is True once the run has ended, and Reconciling and Stalled, by
+	// which tools tell whether to wait for it.
 	// +optional
 	// +listType=map
 	// +listMapKey=type
 	// +kubebuilder:validation:MaxItems=16
 	Conditions []metav1.Condition `json:"conditions,omitempty"`
-	// phase is where the run stands.
+	// phase is where the run stands: Pending has not begun, Running is at work,
+	// Complete went over all its nodes with success, Failed was refused or ended
+	// with nodes that failed or stayed away, Stopped was stopped by a person.
 	// +optional
 	Phase TaskPhase `json:"phase,omitempty"`
 	// message says in one sentence how the run goes, or why it was refused.
 	// +optional
 	// +kubebuilder:validation:MaxLength=1024
 	Message string `json:"message,omitempty"`
-	// trigger is who started the run.
+	// trigger is what started the run: Manual a person, Scheduled the policy's
+	// schedule, Overdue nodes whose last scan is older than maxScanAge.
 	// +optional
 	Trigger Trigger `json:"trigger,omitempty"`
 	// template is what runs: the options of the named task as they were when
@@ -146,7 +157,9 @@ type PatchTaskStatus struct {
 	// startTime is when the run was accepted.
 	// +optional
 	StartTime *metav1.Time `json:"startTime,omitempty"`
-	// completionTime is when it ended, in whatever way.
+	// completionTime is when the run ended, in whatever way: refused, complete,
+	// failed or stopped. Until then it is left out, so that kubectl wait
+	// --for=jsonpath='{.status.completionTime}' waits for the end.
 	// +optional
 	CompletionTime *metav1.Time `json:"completionTime,omitempty"`
 	// stop is why the run has to end before its nodes do, from when it has to.
@@ -164,8 +177,8 @@ type PatchTaskStatus struct {
 	// begins, and never changes.
 	// +optional
 	Pinned *PinnedPatches `json:"pinned,omitempty"`
-	// failures are the first 20 nodes that failed, were skipped by a hook of theirs,
-	// or could not be reached, by name.
+	// failures are the first 20 nodes that failed, were skipped by a hook of
+	// theirs, or could not be reached, by name.
 	// +optional
 	// +listType=map
 	// +listMapKey=node

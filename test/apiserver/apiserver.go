@@ -87,9 +87,7 @@ func (s *Server) Stop() error {
 // Kubectl runs kubectl as the administrator, in the project's root directory, and returns what it
 // printed on stdout. An error has what it printed on stderr.
 func (s *Server) Kubectl(ctx context.Context, args ...string) (string, error) {
-	command := exec.CommandContext(ctx, filepath.Join(assets(), "kubectl"), args...)
-	command.Dir = Root()
-	command.Env = append(os.Environ(), "KUBECONFIG="+s.kubeconfig)
+	command := s.Command(ctx, args...)
 	var stderr strings.Builder
 	command.Stderr = &stderr
 	stdout, err := command.Output()
@@ -97,6 +95,14 @@ func (s *Server) Kubectl(ctx context.Context, args ...string) (string, error) {
 		return string(stdout), fmt.Errorf("kubectl %s: %w: %s", strings.Join(args, " "), err, strings.TrimSpace(stderr.String()))
 	}
 	return string(stdout), nil
+}
+
+// Command is kubectl as the administrator, in the project's root directory, for the caller to start.
+func (s *Server) Command(ctx context.Context, args ...string) *exec.Cmd {
+	command := exec.CommandContext(ctx, filepath.Join(assets(), "kubectl"), args...)
+	command.Dir = Root()
+	command.Env = append(os.Environ(), "KUBECONFIG="+s.kubeconfig)
+	return command
 }
 
 // Missing says what this machine lacks to start an API server, nil if nothing.

@@ -27,7 +27,7 @@ var _ = Describe("A deployment", func() {
 		Expect(nodeLogOf(ctx, task.Name)).To(Equal([]string{"ScanStarted", "PatchDataRefreshed", "ScanFinished",
 			"PatchesDownloaded", "NodeAdmitted", "PatchesInstalled", "DeployFinished", "NodeDone"}))
 		Expect(kubectl(ctx, "describe", "node", toy)).To(ContainSubstring("2 patches installed: salad 1.0 -> 2.0, soup 1.0 -> 2.0"))
-		Expect(kubectl(ctx, "get", "patchtask", task.Name)).To(MatchRegexp(`everything +Deploy +Complete +1 +0 +1 +0 +0 +\d+ +2 +0`))
+		Expect(kubectl(ctx, "get", "patchtask", task.Name, "-o", "wide")).To(MatchRegexp(`everything +Deploy +Complete +Manual +1 +0 +1 +0 +0 +\d+ +\d+ +2 +0`))
 	}, SpecTimeout(3*time.Minute))
 
 	It("installs a real update of a real distribution", func(ctx SpecContext) {

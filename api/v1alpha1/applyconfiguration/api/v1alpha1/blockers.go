@@ -5,14 +5,17 @@ package v1alpha1
 // BlockersApplyConfiguration represents a declarative configuration of the Blockers type for use
 // with apply.
 //
-// Blockers hold a node back before its disruption, as long as one is there. Where
-// it cannot be told whether it is, it is.
+// Blockers hold a node back before its disruption, as long as one is there.
+// Where it cannot be told whether it is, it is.
 type BlockersApplyConfiguration struct {
-	// pods that hold a node back on which one of them runs.
+	// pods that hold back the node on which one of them runs. If it is left out,
+	// none do.
 	Pods []PodBlockerApplyConfiguration `json:"pods,omitempty"`
-	// nodeConditions that hold a node back.
+	// nodeConditions that hold back the node that has one of them. If it is left
+	// out, none do.
 	NodeConditions []NodeConditionBlockerApplyConfiguration `json:"nodeConditions,omitempty"`
-	// prometheus holds all nodes back while alerts fire.
+	// prometheus holds all nodes back while alerts fire. If it is left out, no
+	// alert does.
 	Prometheus *PrometheusBlockerApplyConfiguration `json:"prometheus,omitempty"`
 }
 

@@ -9,8 +9,8 @@ import (
 // ButtonPressApplyConfiguration represents a declarative configuration of the ButtonPress type for use
 // with apply.
 //
-// ButtonPress is a button that was pressed, from the moment at which the manager
-// has seen it.
+// ButtonPress is a button that was pressed, from the moment at which the
+// manager has seen it.
 type ButtonPressApplyConfiguration struct {
 	// button is the annotation that was set.
 	Button *string `json:"button,omitempty"`

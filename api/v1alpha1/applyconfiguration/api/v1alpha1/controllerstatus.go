@@ -12,7 +12,8 @@ import (
 //
 // ControllerStatus is what the manager says about a node.
 type ControllerStatusApplyConfiguration struct {
-	// agent says whether the node's agent is there.
+	// agent says whether the node's agent is there: Ready, NotReady if its pod is
+	// not ready, or Absent if there is no such pod.
 	Agent *apiv1alpha1.AgentPresence `json:"agent,omitempty"`
 	// operationID that the manager disrupts the node for, if it does.
 	OperationID *string `json:"operationID,omitempty"`

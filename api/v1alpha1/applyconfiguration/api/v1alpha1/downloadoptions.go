@@ -11,7 +11,8 @@ import (
 //
 // DownloadOptions are the options of the downloading step.
 type DownloadOptionsApplyConfiguration struct {
-	// timeout is how long a node may take to stage its packages.
+	// timeout is how long a node may take to stage its packages: a duration such
+	// as 90s or 2h, between 10s and 24h. It is 1h by default.
 	Timeout *v1.Duration `json:"timeout,omitempty"`
 }
 

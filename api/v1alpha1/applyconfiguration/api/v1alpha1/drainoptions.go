@@ -15,21 +15,30 @@ import (
 // more than kubectl drain: it evicts with respect to PodDisruptionBudgets, and
 // fails where pods would lose what they cannot get back.
 type DrainOptionsApplyConfiguration struct {
-	// when the node is drained.
+	// when the node is drained: BeforeReboot drains one that has to reboot,
+	// BeforeInstall every one before packages are installed on it, Never leaves
+	// the pods where they are. It is BeforeReboot by default.
 	When *apiv1alpha1.DrainWhen `json:"when,omitempty"`
-	// timeout after which the drain is undone and the node counted as failed.
+	// timeout after which the drain is undone and the node counted as failed: a
+	// duration such as 30m, of at least 10s. It is 15m by default.
 	Timeout *v1.Duration `json:"timeout,omitempty"`
-	// gracePeriodSeconds that pods get to end, in place of their own.
+	// gracePeriodSeconds is how many seconds pods get to end, up to 86400. If it
+	// is left out, each gets what it asks for itself.
 	GracePeriodSeconds *int64 `json:"gracePeriodSeconds,omitempty"`
-	// skipPods selects pods of any namespace that are left where they are.
+	// skipPods selects pods of any namespace that are left where they are. If it
+	// is left out, none are.
 	SkipPods *metav1.LabelSelectorApplyConfiguration `json:"skipPods,omitempty"`
 	// waitForPods selects pods of any namespace that are not evicted: the drain
-	// waits until they have ended by themselves, as with jobs.
+	// waits until they have ended by themselves, as with jobs. If it is left out,
+	// it waits for none.
 	WaitForPods *metav1.LabelSelectorApplyConfiguration `json:"waitForPods,omitempty"`
-	// emptyDirData says what happens to pods with emptyDir volumes, whose
-	// content goes with them.
+	// emptyDirData says what happens to pods with emptyDir volumes, whose content
+	// goes with them: Refuse fails the node and names the pods, Evict evicts them
+	// like any others. It is Refuse by default.
 	EmptyDirData *apiv1alpha1.DrainRisk `json:"emptyDirData,omitempty"`
-	// unmanagedPods says what happens to pods that no controller makes anew.
+	// unmanagedPods says what happens to pods that no controller makes anew:
+	// Refuse fails the node and names the pods, Evict evicts them like any others.
+	// It is Refuse by default.
 	UnmanagedPods *apiv1alpha1.DrainRisk `json:"unmanagedPods,omitempty"`
 }
 

@@ -25,11 +25,13 @@ type HandledButtonsApplyConfiguration struct {
 	// press is the button that is being acted on, on other kinds than PatchRetry.
 	// It is gone once that is done.
 	Press *ButtonPressApplyConfiguration `json:"press,omitempty"`
-	// presses is how many buttons were acted on here, on other kinds than PatchRetry.
+	// presses is how many buttons were acted on here, on other kinds than
+	// PatchRetry.
 	Presses *int64 `json:"presses,omitempty"`
 	// policyPress is the last press of nodepatch.io/clear-retries on the node's
-	// policy that was acted on here, on a PatchRetry: the policy's UID, a slash and
-	// the number of the press. A manager that goes on with it clears nothing twice.
+	// policy that was acted on here, on a PatchRetry: the policy's UID, a slash
+	// and the number of the press. A manager that goes on with it clears nothing
+	// twice.
 	PolicyPress *string `json:"policyPress,omitempty"`
 	// logClearedAt is when the log of a PatchTask was last cleared: entries up to
 	// then do not come back into its status.

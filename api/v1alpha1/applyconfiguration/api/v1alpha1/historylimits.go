@@ -5,13 +5,15 @@ package v1alpha1
 // HistoryLimitsApplyConfiguration represents a declarative configuration of the HistoryLimits type for use
 // with apply.
 //
-// HistoryLimits are how many finished tasks are kept of each named task that the
-// schedule started, and of the scans of overdue nodes. What a person started is
-// kept.
+// HistoryLimits are how many finished tasks are kept of each named task that
+// the schedule started, and of the scans of overdue nodes. What a person
+// started is kept.
 type HistoryLimitsApplyConfiguration struct {
-	// succeeded is how many successful tasks are kept.
+	// succeeded is how many successful tasks are kept, 0 to 100. It is 3 by
+	// default.
 	Succeeded *int32 `json:"succeeded,omitempty"`
-	// failed is how many failed or stopped tasks are kept.
+	// failed is how many failed or stopped tasks are kept, 0 to 100. It is 3 by
+	// default.
 	Failed *int32 `json:"failed,omitempty"`
 }
 

@@ -11,9 +11,11 @@ import (
 //
 // Hook is a pod that runs on a node to completion.
 type HookApplyConfiguration struct {
-	// podTemplate is the name of a PodTemplate (v1) in the operator's namespace.
+	// podTemplate is the name of a PodTemplate (v1) in the namespace that
+	// nodepatch itself runs in.
 	PodTemplate *string `json:"podTemplate,omitempty"`
-	// timeout after which a pod that has not ended has failed.
+	// timeout after which a pod that has not ended has failed: a duration such as
+	// 90s, between 1s and 24h. It is 5m by default.
 	Timeout *v1.Duration `json:"timeout,omitempty"`
 }
 

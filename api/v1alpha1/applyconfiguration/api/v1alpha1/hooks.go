@@ -6,17 +6,18 @@ package v1alpha1
 // with apply.
 //
 // Hooks are pods that run on a node around its disruption, to completion. Each
-// comes from a PodTemplate in the operator's own namespace: who may write there
-// decides what may run on nodes.
+// comes from a PodTemplate in the operator's own namespace: who may write
+// there decides what may run on nodes.
 type HooksApplyConfiguration struct {
 	// preDisrupt runs before anything happens to the node. If it fails, the node
-	// is left alone and the task goes on to the next.
+	// is left alone and the task goes on to the next. If it is left out, nothing
+	// runs then.
 	PreDisrupt *HookApplyConfiguration `json:"preDisrupt,omitempty"`
 	// postInstall runs after the packages were installed, before a reboot. If it
-	// fails, the node has failed.
+	// fails, the node has failed. If it is left out, nothing runs then.
 	PostInstall *HookApplyConfiguration `json:"postInstall,omitempty"`
 	// postReboot runs after a reboot, before pods are let in again. If it fails,
-	// the node has failed.
+	// the node has failed. If it is left out, nothing runs then.
 	PostReboot *HookApplyConfiguration `json:"postReboot,omitempty"`
 }
 

@@ -11,9 +11,10 @@ import (
 //
 // InstallOptions are the options of the installing step.
 type InstallOptionsApplyConfiguration struct {
-	// timeout is how long a node may take to install its packages. A package
-	// transaction that has begun is never cut: after the timeout the task goes
-	// on without the node, and the node finishes what it has begun.
+	// timeout is how long a node may take to install its packages: a duration such
+	// as 30m, between 10s and 24h. It is 2h by default. A package transaction that
+	// has begun is never cut: after the timeout the task goes on without the node,
+	// and the node finishes what it has begun.
 	Timeout *v1.Duration `json:"timeout,omitempty"`
 }
 

@@ -11,8 +11,10 @@ import (
 //
 // LoadBalancerOptions say how a node is taken out of load balancers.
 type LoadBalancerOptionsApplyConfiguration struct {
-	// delay between the label node.kubernetes.io/exclude-from-external-load-balancers
-	// and the first eviction: as long as load balancers need to see it.
+	// delay between the label
+	// node.kubernetes.io/exclude-from-external-load-balancers and the first
+	// eviction, as long as load balancers need to see it: a duration such as 90s,
+	// between 0s and 1h. It is 30s by default.
 	Delay *v1.Duration `json:"delay,omitempty"`
 }
 

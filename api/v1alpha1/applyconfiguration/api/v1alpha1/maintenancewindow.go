@@ -12,11 +12,13 @@ import (
 //
 // MaintenanceWindow is a recurring span of time.
 type MaintenanceWindowApplyConfiguration struct {
-	// schedule says when the window opens.
+	// schedule says when the window opens: a cron expression of minute, hour, day
+	// of month, month and day of week, such as 0 1 * * SAT.
 	Schedule *apiv1alpha1.Schedule `json:"schedule,omitempty"`
-	// duration says how long it stays open, 10m to 168h.
+	// duration says how long it stays open: 10m to 168h, written like 5h or 90m.
 	Duration *v1.Duration `json:"duration,omitempty"`
-	// timeZone of the schedule.
+	// timeZone of the schedule: a name of the IANA database, such as
+	// Europe/Berlin. It is UTC by default.
 	TimeZone *apiv1alpha1.TimeZone `json:"timeZone,omitempty"`
 }
 

@@ -14,27 +14,32 @@ import (
 type NamedTaskApplyConfiguration struct {
 	// name of the task, by which a PatchTask asks for it.
 	Name *string `json:"name,omitempty"`
-	// schedule starts the task; without one it is only started by hand. One run
-	// goes at a time: a run that falls due while another one of this task has not
-	// ended waits for that. Of several that wait the last one begins.
+	// schedule starts the task: a cron expression of minute, hour, day of month,
+	// month and day of week, such as 30 1 * * SAT. Without one the task is only
+	// started by hand. One run goes at a time: a run that falls due while another
+	// one of this task has not ended waits for that. Of several that wait the last
+	// one begins.
 	//
-	// A schedule with fixed hours follows the clock on the wall: where that is put
-	// back over its time it runs once, and where it is put forward it runs at the
-	// first moment after. One for any hour (* in the second field) goes on as time
-	// goes by.
+	// Where the clock on the wall is put back, a run at a fixed hour happens once;
+	// where it is put forward over that hour, it happens at the first moment
+	// after. A schedule for any hour (* in the second field) goes on as time goes
+	// by.
 	Schedule *apiv1alpha1.Schedule `json:"schedule,omitempty"`
-	// timeZone of the schedule.
+	// timeZone of the schedule: a name of the IANA database, such as
+	// Europe/Berlin. It is UTC by default.
 	TimeZone *apiv1alpha1.TimeZone `json:"timeZone,omitempty"`
-	// jitter is by how much runs begin later than the schedule says, at most: each
-	// by a part of it of its own, which does not change, and before the next run.
+	// jitter is by how much runs begin later than the schedule says, at most: a
+	// duration such as 30m, up to 24h. Each is later by a part of it of its own,
+	// which does not change, and begins before the next run. If it is left out,
+	// runs begin on time.
 	Jitter *v1.Duration `json:"jitter,omitempty"`
-	// startingDeadline is how late a run may begin that could not in time: because
-	// no manager was there, or an earlier run went on. Of several runs that were
-	// missed one is made up, the last.
+	// startingDeadline is how late a run may begin that could not in time, because
+	// no manager was there or an earlier run went on: a duration such as 4h, of at
+	// least 1m. Of several runs that were missed one is made up, the last.
 	//
-	// Unset, it may at any time, but for a Deploy of a policy without
-	// maintenanceWindows: nothing else holds that one back, so that it may be 4h
-	// late. A longer startingDeadline allows more.
+	// If it is left out, a run may begin however late, but for a Deploy of a policy
+	// without maintenanceWindows: nothing else holds that one back, so that it may
+	// be 4h late. A longer startingDeadline allows more.
 	StartingDeadline *v1.Duration `json:"startingDeadline,omitempty"`
 	// template is what the task does.
 	Template *TaskTemplateApplyConfiguration `json:"template,omitempty"`

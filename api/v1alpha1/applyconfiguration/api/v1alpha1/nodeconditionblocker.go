@@ -13,7 +13,8 @@ import (
 type NodeConditionBlockerApplyConfiguration struct {
 	// type of the condition, such as MemoryPressure.
 	Type *string `json:"type,omitempty"`
-	// status that holds the node back.
+	// status of the condition that holds the node back: True, False or Unknown. It
+	// is True by default.
 	Status *v1.ConditionStatus `json:"status,omitempty"`
 }
 

@@ -20,10 +20,13 @@ type OperationApplyConfiguration struct {
 	// Rebooting. What lies before it is done first, and Verifying follows
 	// Installing and Rebooting. The manager raises it, and never lowers it.
 	Step *apiv1alpha1.Step `json:"step,omitempty"`
-	// action of the task. An agent that deploys and has come to its step, with
-	// something left to install or a reboot to do, waits until the step is raised.
+	// action of the task: Scan, Download or Deploy. An agent that deploys and has
+	// come to its step, with something left to install or a reboot to do, waits
+	// until the step is raised.
 	Action *apiv1alpha1.Action `json:"action,omitempty"`
-	// reboot says when the agent asks to reboot: Never, if it is left out.
+	// reboot says when the agent asks to reboot: IfRequired where the node needs
+	// it, Always also where something was installed, Never. It is Never, if it is
+	// left out.
 	Reboot *apiv1alpha1.RebootWhen `json:"reboot,omitempty"`
 	// admittedAt is since when the node may be disrupted: it holds one of the
 	// rollout's slots from then on, until the manager has ended the operation.

@@ -19,9 +19,12 @@ type PatchApplyConfiguration struct {
 	Installed *string `json:"installed,omitempty"`
 	// available version.
 	Available *string `json:"available,omitempty"`
-	// classification of the patch.
+	// classification of the patch: Security mends a vulnerability, Bugfix a
+	// defect, Enhancement adds something, Other is all that the vendor does not
+	// classify.
 	Classification *apiv1alpha1.Classification `json:"classification,omitempty"`
-	// severity by the vendor; left out where it is unknown.
+	// severity by the vendor: Critical, Important, Moderate or Low. Left out, or
+	// Unknown, where there is no rating.
 	Severity *apiv1alpha1.Severity `json:"severity,omitempty"`
 	// advisories of the vendor.
 	Advisories []string `json:"advisories,omitempty"`
@@ -33,7 +36,12 @@ type PatchApplyConfiguration struct {
 	DownloadBytes *int64 `json:"downloadBytes,omitempty"`
 	// firstSeen is when a scan of this node first offered this version.
 	FirstSeen *v1.Time `json:"firstSeen,omitempty"`
-	// state says why the patch is not installed.
+	// state says why the patch is not installed: Missing could be; Downloaded lies
+	// ready on the node's disk; InstalledPendingReboot takes effect with the next
+	// reboot; Failed did at the last attempt, and is tried again; Blocked used up
+	// its retries; Excluded is left out by the policy; Held was put on hold by an
+	// administrator; KeptBack is kept back by the package manager; Phased is not
+	// yet released to this machine by the vendor.
 	State *apiv1alpha1.PatchState `json:"state,omitempty"`
 	// reason in words, where the state alone does not say it.
 	Reason *string `json:"reason,omitempty"`

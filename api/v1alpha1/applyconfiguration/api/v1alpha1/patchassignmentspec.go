@@ -23,8 +23,9 @@ type PatchAssignmentSpecApplyConfiguration struct {
 	// again, which it does not watch.
 	RetryClears *int64 `json:"retryClears,omitempty"`
 	// patchDataRefreshes is how often people asked for fresh patch data: when it
-	// grows, the agent refreshes its package metadata and scans, without a task. An
-	// operation that is under way goes first, and will do if it refreshes itself.
+	// grows, the agent refreshes its package metadata and scans, without a task.
+	// An operation that is under way goes first, and will do if it refreshes
+	// itself.
 	PatchDataRefreshes *int64 `json:"patchDataRefreshes,omitempty"`
 }
 

@@ -26,8 +26,9 @@ type PatchAttemptsApplyConfiguration struct {
 	LastTask *string `json:"lastTask,omitempty"`
 	// lastTime is when the last attempt failed.
 	LastTime *v1.Time `json:"lastTime,omitempty"`
-	// blocked says at which step the patch used up its retries; it is then not
-	// tried again until a person clears its counts.
+	// blocked says at which step the patch used up its retries, Download or
+	// Install; it is then not tried again until a person clears its counts. Left
+	// out while it may be tried.
 	Blocked *apiv1alpha1.BlockedAt `json:"blocked,omitempty"`
 }
 

@@ -13,27 +13,37 @@ import (
 //
 // PatchPolicySpec is what a person decided.
 type PatchPolicySpecApplyConfiguration struct {
-	// nodeSelector selects the nodes; an empty selector selects all of them.
+	// nodeSelector selects the nodes by label; an empty selector, written {},
+	// selects all of them.
 	NodeSelector *v1.LabelSelectorApplyConfiguration `json:"nodeSelector,omitempty"`
-	// priority decides which policy governs a node that several select: the
-	// highest; among equals the oldest, then the first by name.
+	// priority decides which policy governs a node that several select: the one
+	// with the highest; among equals the oldest, then the first by name. It is 0
+	// by default.
 	Priority *int32 `json:"priority,omitempty"`
-	// suspend holds back everything that this policy would start. Runs that fall
-	// due meanwhile are left out: they are not made up afterwards.
+	// suspend, if it is true, holds back everything that this policy would start.
+	// Runs that fall due meanwhile are left out: they are not made up afterwards.
+	// It is false by default.
 	Suspend *bool `json:"suspend,omitempty"`
-	// manualTasks says whether a person may start a task, or the schedule alone.
+	// manualTasks says who starts tasks: Allowed lets people do it as well as the
+	// schedule, Denied leaves it to the schedule alone. It is Allowed by default.
 	ManualTasks *apiv1alpha1.ManualTasks `json:"manualTasks,omitempty"`
-	// maxScanAge is the age at which a node's last scan is overdue: such a node is
-	// scanned as soon as it can be reached. Unset, no scan ever is. A node that was
-	// never scanned is as old as its PatchReport.
+	// maxScanAge is the age at which a node's last scan is overdue: a duration
+	// such as 720h, of at least 1h. Such a node is scanned as soon as it can be
+	// reached. A node that was never scanned is as old as its PatchReport. If it
+	// is left out, no scan is ever overdue.
 	MaxScanAge *metav1.Duration `json:"maxScanAge,omitempty"`
-	// retryLimits are the failed attempts after which a patch is blocked.
+	// retryLimits are the failed attempts after which a patch is blocked, until a
+	// person clears its counts.
 	RetryLimits *RetryLimitsApplyConfiguration `json:"retryLimits,omitempty"`
-	// maintenanceWindows are when nodes may be disrupted; without one, always.
+	// maintenanceWindows are when nodes may be disrupted: outside of them no node
+	// begins, and one that has begun is finished. Without one, nodes may be
+	// disrupted at any time.
 	MaintenanceWindows []MaintenanceWindowApplyConfiguration `json:"maintenanceWindows,omitempty"`
-	// tasks are the policy's named tasks.
+	// tasks are the policy's named tasks, which its schedule or a PatchTask
+	// starts. Without one, a PatchTask with a template of its own can still run.
 	Tasks []NamedTaskApplyConfiguration `json:"tasks,omitempty"`
-	// history is how many finished tasks are kept of each that the schedule starts.
+	// history is how many finished tasks are kept of each that the schedule
+	// starts.
 	History *HistoryLimitsApplyConfiguration `json:"history,omitempty"`
 }
 

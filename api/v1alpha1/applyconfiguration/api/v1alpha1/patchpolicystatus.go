@@ -15,7 +15,9 @@ type PatchPolicyStatusApplyConfiguration struct {
 	// observedGeneration is the generation of the spec that this status is
 	// about; -1 before the first look.
 	ObservedGeneration *int64 `json:"observedGeneration,omitempty"`
-	// conditions are Ready, Conflicting, Reconciling and Stalled.
+	// conditions are Ready (the policy can be carried out as it stands),
+	// Conflicting (another policy of the same priority selects some of its nodes),
+	// and Reconciling and Stalled, by which tools tell whether to wait for it.
 	Conditions []v1.ConditionApplyConfiguration `json:"conditions,omitempty"`
 	// nodes counts the policy's nodes.
 	Nodes *PolicyNodeCountsApplyConfiguration `json:"nodes,omitempty"`

@@ -15,7 +15,8 @@ import (
 // with apply.
 //
 // PatchReport is the Overview of one node, under the node's name: what its
-// package manager offers, and why it is not installed. The node's agent writes it.
+// package manager offers, and why it is not installed. The node's agent writes
+// it.
 type PatchReportApplyConfiguration struct {
 	v1.TypeMetaApplyConfiguration `json:""`
 	// metadata is standard object metadata.

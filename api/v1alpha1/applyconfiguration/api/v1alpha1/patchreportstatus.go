@@ -11,7 +11,9 @@ import (
 //
 // PatchReportStatus is what a node's agent found.
 type PatchReportStatusApplyConfiguration struct {
-	// conditions are Scanned, PatchDataCurrent and PackagesConsistent.
+	// conditions are Scanned (the last scan succeeded), PatchDataCurrent (so did
+	// the last refresh of the package metadata) and PackagesConsistent (no package
+	// is half installed).
 	Conditions []v1.ConditionApplyConfiguration `json:"conditions,omitempty"`
 	// summary says in one line why patches are missing, or what went wrong.
 	Summary *string `json:"summary,omitempty"`

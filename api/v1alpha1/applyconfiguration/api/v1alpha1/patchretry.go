@@ -14,8 +14,9 @@ import (
 // PatchRetryApplyConfiguration represents a declarative configuration of the PatchRetry type for use
 // with apply.
 //
-// PatchRetry counts the failed attempts of one node, under the node's name. The
-// agent counts, the manager clears, each with the object's resourceVersion.
+// PatchRetry counts the failed attempts of one node, under the node's name.
+// The agent counts, the manager clears, each with the object's
+// resourceVersion.
 type PatchRetryApplyConfiguration struct {
 	v1.TypeMetaApplyConfiguration `json:""`
 	// metadata is standard object metadata.

@@ -9,10 +9,11 @@ package v1alpha1
 type PatchRetryStatusApplyConfiguration struct {
 	// counted is how many patches have failed attempts.
 	Counted *int32 `json:"counted,omitempty"`
-	// blocked is how many of them used up their retries.
+	// blocked is how many patches used up their retries, of those with failed
+	// attempts.
 	Blocked *int32 `json:"blocked,omitempty"`
 	// summary names the patches with failed attempts in one line, the blocked
-	// first: the API server prints but one item of a list in a column.
+	// first.
 	Summary *string `json:"summary,omitempty"`
 	// patches with failed attempts. A patch that was installed, or is no
 	// longer offered, loses its entry.

@@ -10,26 +10,37 @@ import (
 // PatchSelectionApplyConfiguration represents a declarative configuration of the PatchSelection type for use
 // with apply.
 //
-// PatchSelection chooses patches. Every list that is given must match; an empty
-// list matches all.
+// PatchSelection chooses patches. Every list that is given must match; an
+// empty list matches all.
 type PatchSelectionApplyConfiguration struct {
-	// classifications to choose.
+	// classifications to choose: Security mends a vulnerability, Bugfix a defect,
+	// Enhancement adds something, Other is all that the vendor does not classify.
+	// All of them, if it is left out or empty.
 	Classifications []apiv1alpha1.Classification `json:"classifications,omitempty"`
-	// severities to choose, where the vendor publishes them.
+	// severities to choose, as the vendor rates patches: Critical, Important,
+	// Moderate, Low, or Unknown for those without a rating. With apt, which has no
+	// ratings, every patch is Unknown. All of them, if it is left out or empty.
 	Severities []apiv1alpha1.Severity `json:"severities,omitempty"`
-	// include chooses package names.
+	// include chooses packages by name; in a name * stands for any characters and
+	// ? for one, such as linux-image-*. All packages, if it is left out or empty.
 	Include []apiv1alpha1.PackagePattern `json:"include,omitempty"`
-	// exclude leaves package names out, also ones that another list chose.
+	// exclude leaves packages out by name, with the same wildcards, also ones that
+	// another list chose. None, if it is left out or empty.
 	Exclude []apiv1alpha1.PackagePattern `json:"exclude,omitempty"`
-	// advisories chooses patches of these advisories, such as DSA-5925-1 or
-	// RHSA-2026:1234.
+	// advisories chooses patches of one of these advisories, such as DSA-5925-1 or
+	// RHSA-2026:1234. Any and none will do, if it is left out or empty.
 	Advisories []string `json:"advisories,omitempty"`
-	// cves chooses patches that mend these vulnerabilities.
+	// cves chooses patches that mend one of these vulnerabilities, such as
+	// CVE-2024-6387. Any and none will do, if it is left out or empty.
 	CVEs []string `json:"cves,omitempty"`
-	// minimumAge leaves out patches first seen more recently than this.
+	// minimumAge leaves out patches that a scan of the node first saw more
+	// recently than this: a duration such as 72h. If it is left out, a patch of
+	// any age is chosen.
 	MinimumAge *v1.Duration `json:"minimumAge,omitempty"`
-	// kubernetesPackages says whether the packages that Kubernetes upgrades
-	// itself (kubelet, kubeadm, kubectl, cri-tools, kubernetes-cni) are chosen.
+	// kubernetesPackages says whether the packages that Kubernetes upgrades itself
+	// (kubelet, kubeadm, kubectl, cri-tools, kubernetes-cni) are chosen: Exclude
+	// never installs them, Include treats them as any other package. It is Exclude
+	// by default.
 	KubernetesPackages *apiv1alpha1.KubernetesPackages `json:"kubernetesPackages,omitempty"`
 }
 

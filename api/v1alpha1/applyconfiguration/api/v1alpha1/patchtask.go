@@ -14,8 +14,8 @@ import (
 // PatchTaskApplyConfiguration represents a declarative configuration of the PatchTask type for use
 // with apply.
 //
-// PatchTask is one run: applying it starts the run, and its status tells how it
-// goes. Its spec never changes.
+// PatchTask is one run: applying it starts the run, and its status tells how
+// it goes. Its spec never changes.
 type PatchTaskApplyConfiguration struct {
 	v1.TypeMetaApplyConfiguration `json:""`
 	// metadata is standard object metadata.

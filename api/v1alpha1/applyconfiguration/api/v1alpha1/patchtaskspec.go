@@ -12,19 +12,24 @@ import (
 //
 // PatchTaskSpec is what to run.
 type PatchTaskSpecApplyConfiguration struct {
-	// policy that governs the nodes of this run.
+	// policy is the name of the PatchPolicy that governs the nodes of this run.
 	Policy *string `json:"policy,omitempty"`
-	// task is the name of one of the policy's tasks.
+	// task is the name of one of the policy's tasks. Give either this or a
+	// template.
 	Task *string `json:"task,omitempty"`
-	// template is options of this run's own, in place of a named task.
+	// template is options of this run's own, in place of a named task. Give either
+	// this or a task.
 	Template *TaskTemplateApplyConfiguration `json:"template,omitempty"`
-	// nodeSelector narrows the policy's nodes.
+	// nodeSelector narrows the policy's nodes to those that it selects by label.
+	// If it is left out, the run is about all of them.
 	NodeSelector *v1.LabelSelectorApplyConfiguration `json:"nodeSelector,omitempty"`
-	// nodes narrows them further, to those with these names. The manager names the
-	// nodes here that are overdue.
+	// nodes narrows the policy's nodes to those with these names; with a
+	// nodeSelector, to those that it selects as well. The manager names the nodes
+	// here that are overdue. If it is left out, any name will do.
 	Nodes []string `json:"nodes,omitempty"`
-	// ttlAfterFinished deletes the task this long after it finished; unset, it
-	// is kept. Leave it unset for a task that is kept in Git.
+	// ttlAfterFinished deletes the task this long after it finished: a duration
+	// such as 168h. If it is left out, the task is kept. Leave it out for a task
+	// that is kept in Git, which would apply it again, and so run it again.
 	TTLAfterFinished *metav1.Duration `json:"ttlAfterFinished,omitempty"`
 }
 

@@ -16,20 +16,27 @@ type PatchTaskStatusApplyConfiguration struct {
 	// observedGeneration is the generation of the spec that this status is
 	// about; -1 before the first look.
 	ObservedGeneration *int64 `json:"observedGeneration,omitempty"`
-	// conditions are Accepted, Complete, Failed, Stopped, Reconciling and Stalled.
+	// conditions are Accepted (the run may begin), Complete, Failed and Stopped,
+	// of which one is True once the run has ended, and Reconciling and Stalled, by
+	// which tools tell whether to wait for it.
 	Conditions []v1.ConditionApplyConfiguration `json:"conditions,omitempty"`
-	// phase is where the run stands.
+	// phase is where the run stands: Pending has not begun, Running is at work,
+	// Complete went over all its nodes with success, Failed was refused or ended
+	// with nodes that failed or stayed away, Stopped was stopped by a person.
 	Phase *apiv1alpha1.TaskPhase `json:"phase,omitempty"`
 	// message says in one sentence how the run goes, or why it was refused.
 	Message *string `json:"message,omitempty"`
-	// trigger is who started the run.
+	// trigger is what started the run: Manual a person, Scheduled the policy's
+	// schedule, Overdue nodes whose last scan is older than maxScanAge.
 	Trigger *apiv1alpha1.Trigger `json:"trigger,omitempty"`
 	// template is what runs: the options of the named task as they were when
 	// the run was accepted, or the task's own.
 	Template *TaskTemplateApplyConfiguration `json:"template,omitempty"`
 	// startTime is when the run was accepted.
 	StartTime *metav1.Time `json:"startTime,omitempty"`
-	// completionTime is when it ended, in whatever way.
+	// completionTime is when the run ended, in whatever way: refused, complete,
+	// failed or stopped. Until then it is left out, so that kubectl wait
+	// --for=jsonpath='{.status.completionTime}' waits for the end.
 	CompletionTime *metav1.Time `json:"completionTime,omitempty"`
 	// stop is why the run has to end before its nodes do, from when it has to.
 	// What comes later does not change it: a run that was stopped never resumes.
@@ -42,8 +49,8 @@ type PatchTaskStatusApplyConfiguration struct {
 	// install, of a run with rollout.pin. It is recorded once, before any of them
 	// begins, and never changes.
 	Pinned *PinnedPatchesApplyConfiguration `json:"pinned,omitempty"`
-	// failures are the first 20 nodes that failed, were skipped by a hook of theirs,
-	// or could not be reached, by name.
+	// failures are the first 20 nodes that failed, were skipped by a hook of
+	// theirs, or could not be reached, by name.
 	Failures []NodeFailureApplyConfiguration `json:"failures,omitempty"`
 	// log holds the last 50 entries of the patch log for this task.
 	Log []LogEntryApplyConfiguration `json:"log,omitempty"`

@@ -11,9 +11,9 @@ import (
 //
 // PodBlocker selects pods that hold their node back.
 type PodBlockerApplyConfiguration struct {
-	// namespace of the pods; all, if it is empty.
+	// namespace of the pods. If it is left out, those of all namespaces count.
 	Namespace *string `json:"namespace,omitempty"`
-	// selector of the pods; an empty one selects all of the namespace.
+	// selector of the pods by label; an empty one selects all of the namespace.
 	Selector *v1.LabelSelectorApplyConfiguration `json:"selector,omitempty"`
 }
 

@@ -9,7 +9,7 @@ package v1alpha1
 type PolicyNodeCountsApplyConfiguration struct {
 	// selected is how many nodes the selector selects.
 	Selected *int32 `json:"selected,omitempty"`
-	// governed is how many of them no stronger policy governs.
+	// governed is how many of the selected nodes no stronger policy governs.
 	Governed *int32 `json:"governed,omitempty"`
 	// scanned is how many governed nodes have a scan that is not overdue.
 	Scanned *int32 `json:"scanned,omitempty"`
@@ -21,7 +21,7 @@ type PolicyNodeCountsApplyConfiguration struct {
 	// unreachable is how many governed nodes are not Ready, or have no agent that
 	// is.
 	Unreachable *int32 `json:"unreachable,omitempty"`
-	// rebootRequired is how many nodes wait for a reboot.
+	// rebootRequired is how many governed nodes wait for a reboot.
 	RebootRequired *int32 `json:"rebootRequired,omitempty"`
 }
 

@@ -7,11 +7,12 @@ package v1alpha1
 //
 // PrometheusBlocker holds nodes back while alerts fire.
 type PrometheusBlockerApplyConfiguration struct {
-	// url of the Prometheus server, such as http://prometheus.monitoring:9090.
+	// url of the Prometheus server, with http or https, such as
+	// http://prometheus.monitoring:9090.
 	URL *string `json:"url,omitempty"`
-	// alerts that hold nodes back: label matchers in the words of Prometheus,
-	// such as {severity="critical",alertname!="Watchdog"}. All that fire, if it is
-	// left out.
+	// alerts that hold nodes back: label matchers in the words of Prometheus, such
+	// as {severity="critical",alertname!="Watchdog"}. All that fire, if it is left
+	// out.
 	Alerts *string `json:"alerts,omitempty"`
 }
 

@@ -11,7 +11,9 @@ import (
 //
 // Reboot says whether a node has to be rebooted, and why.
 type RebootApplyConfiguration struct {
-	// state of the check.
+	// state of the check: Required says that the reasons ask for a reboot,
+	// NotRequired that nothing does, Unknown that the check failed, which is never
+	// taken for Required.
 	State *apiv1alpha1.RebootState `json:"state,omitempty"`
 	// reasons for people, such as "kernel 6.1.0-40-amd64 is installed,
 	// 6.1.0-37-amd64 is running".

@@ -12,9 +12,12 @@ import (
 //
 // RebootOptions say when a node is rebooted.
 type RebootOptionsApplyConfiguration struct {
-	// when the node is rebooted.
+	// when the node is rebooted: IfRequired reboots one that needs it, Always also
+	// one on which something was installed, Never leaves one that needs it waiting
+	// for another task, or a person. It is IfRequired by default.
 	When *apiv1alpha1.RebootWhen `json:"when,omitempty"`
-	// timeout after which a node that has not come back is counted as failed.
+	// timeout after which a node that has not come back is counted as failed: a
+	// duration such as 30m, of at least 1m. It is 20m by default.
 	Timeout *v1.Duration `json:"timeout,omitempty"`
 }
 

@@ -7,9 +7,11 @@ package v1alpha1
 //
 // RetryLimits are the failed attempts after which a patch is not tried again.
 type RetryLimitsApplyConfiguration struct {
-	// download is the limit of failed downloads of one patch.
+	// download is the number of failed downloads after which a patch is not tried
+	// again, 1 to 1000. It is 11 by default.
 	Download *int32 `json:"download,omitempty"`
-	// install is the limit of failed installations of one patch.
+	// install is the number of failed installations after which a patch is not
+	// tried again, 1 to 1000. It is 4 by default.
 	Install *int32 `json:"install,omitempty"`
 }
 

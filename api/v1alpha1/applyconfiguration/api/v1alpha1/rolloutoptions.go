@@ -13,32 +13,39 @@ import (
 //
 // RolloutOptions say in which order nodes go, and how many at once.
 type RolloutOptionsApplyConfiguration struct {
-	// maxParallelScans is how many nodes scan or download at once. That disturbs
-	// nobody: only the load on the mirrors bounds it.
+	// maxParallelScans is how many nodes scan or download at once, 1 to 5000. That
+	// disturbs nobody: only the load on the mirrors bounds it. It is 50 by
+	// default.
 	MaxParallelScans *int32 `json:"maxParallelScans,omitempty"`
-	// maxUnavailable is how many of the policy's nodes may be unavailable at
-	// once, for any cause and over all its tasks: a number, or a percentage of
-	// which at least one node is left. As many are installed and rebooted at once.
+	// maxUnavailable is how many of the policy's nodes may be unavailable at once,
+	// for any cause and over all its tasks: a number, or a percentage such as 10%,
+	// rounded down but to no less than one. As many are installed and rebooted at
+	// once. It is 1 by default.
 	MaxUnavailable *intstr.IntOrString `json:"maxUnavailable,omitempty"`
 	// maxFailures is how many nodes may fail after their disruption began before
-	// the rollout halts: with 0 it halts at the first.
+	// the rollout halts: with 0 it halts at the first of them. It is 1 by default,
+	// so that the second halts it.
 	MaxFailures *int32 `json:"maxFailures,omitempty"`
-	// topologyKey is a node label: nodes with different values of it are never
-	// disrupted at the same time. Nodes without it are one group.
+	// topologyKey is a node label such as topology.kubernetes.io/zone: nodes with
+	// different values of it are never disrupted at the same time. Nodes without
+	// it are one group. If it is left out, no label holds a node back.
 	TopologyKey *string `json:"topologyKey,omitempty"`
-	// waves divide the nodes into groups that are disrupted one after the other.
-	// A node belongs to the first that takes it; what no wave takes comes last,
-	// as a wave of its own. Control-plane nodes always come after all others.
+	// waves divide the nodes into groups that are disrupted one after the other. A
+	// node belongs to the first that takes it; what no wave takes comes last, as a
+	// wave of its own. Control-plane nodes always come after all others. Without
+	// waves, all nodes are one.
 	Waves []WaveApplyConfiguration `json:"waves,omitempty"`
-	// soak is how long a node is watched after its disruption before it counts
-	// as done and the next one may start.
+	// soak is how long a node is watched after its disruption before it counts as
+	// done and the next one may start: a duration such as 10m. If it is left out,
+	// it counts as soon as it is in service again.
 	Soak *v1.Duration `json:"soak,omitempty"`
 	// pin freezes what is installed, in a task that deploys: with FirstWave, the
 	// names and versions that the nodes of the first wave have installed are
 	// recorded in the task's status.pinned once all of them have ended, and all
 	// other nodes install exactly these, whatever the mirrors offer by then. A
 	// version that the mirrors no longer have is reported and not replaced by
-	// another. The task's patches chooses for the first wave alone.
+	// another. The task's patches chooses for the first wave alone. If it is left
+	// out, each node installs what its mirrors offer.
 	Pin *apiv1alpha1.RolloutPin `json:"pin,omitempty"`
 }
 

@@ -11,8 +11,9 @@ import (
 //
 // ScanOptions are the options of the scanning step.
 type ScanOptionsApplyConfiguration struct {
-	// timeout is how long a node may take to answer, and how long the task
-	// waits for a node that cannot be reached, before the task goes on without it.
+	// timeout is how long a node may take to answer, and how long the task waits
+	// for a node that cannot be reached, before the task goes on without it: a
+	// duration such as 90s or 30m, between 10s and 24h. It is 30m by default.
 	Timeout *v1.Duration `json:"timeout,omitempty"`
 }
 

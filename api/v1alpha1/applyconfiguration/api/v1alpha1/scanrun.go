@@ -13,8 +13,8 @@ import (
 type ScanRunApplyConfiguration struct {
 	// time at which it ended.
 	Time *v1.Time `json:"time,omitempty"`
-	// durationMilliseconds is how long the package manager took, the refresh
-	// of its metadata apart.
+	// durationMilliseconds is how long the package manager took, in milliseconds,
+	// the refresh of its metadata apart.
 	DurationMilliseconds *int64 `json:"durationMilliseconds,omitempty"`
 	// task that asked for it.
 	Task *string `json:"task,omitempty"`

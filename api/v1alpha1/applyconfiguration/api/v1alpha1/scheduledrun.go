@@ -16,7 +16,8 @@ type ScheduledRunApplyConfiguration struct {
 	Time *v1.Time `json:"time,omitempty"`
 	// task is the name of the run's PatchTask.
 	Task *string `json:"task,omitempty"`
-	// phase of that PatchTask when it was last seen.
+	// phase of that PatchTask when it was last seen: Pending, Running, Complete,
+	// Failed or Stopped.
 	Phase *apiv1alpha1.TaskPhase `json:"phase,omitempty"`
 }
 

@@ -13,7 +13,7 @@ import (
 type ScheduledTaskApplyConfiguration struct {
 	// name of the policy's task.
 	Name *string `json:"name,omitempty"`
-	// schedule and time zone that next belongs to.
+	// schedule is the cron expression and the time zone that next belongs to.
 	Schedule *string `json:"schedule,omitempty"`
 	// next is when the next run begins, its jitter included. It is in the past
 	// while a run waits, and left out while the policy is suspended.
@@ -22,7 +22,8 @@ type ScheduledTaskApplyConfiguration struct {
 	Last *ScheduledRunApplyConfiguration `json:"last,omitempty"`
 	// missed is how many runs did not begin, and will not.
 	Missed *int32 `json:"missed,omitempty"`
-	// message says why a run waits, or why the last one that fell due did not begin.
+	// message says why a run waits, or why the last one that fell due did not
+	// begin.
 	Message *string `json:"message,omitempty"`
 }
 

@@ -13,33 +13,42 @@ import (
 // TaskTemplate is what a run does: the body of a policy's named task, or of a
 // task that a person starts with options of its own.
 type TaskTemplateApplyConfiguration struct {
-	// action says what the run does: Scan, Download (stage only) or Deploy.
+	// action says what the run does: Scan finds missing patches and changes no
+	// package; Download also stages the chosen ones on the nodes' disks; Deploy
+	// also installs them, and drains and reboots nodes where that is needed.
 	Action *apiv1alpha1.Action `json:"action,omitempty"`
-	// scan holds the options of the scanning step.
+	// scan holds the options of the scanning step, with which every run begins.
 	Scan *ScanOptionsApplyConfiguration `json:"scan,omitempty"`
-	// download holds the options of the downloading step.
+	// download holds the options of the downloading step, of runs that download or
+	// deploy.
 	Download *DownloadOptionsApplyConfiguration `json:"download,omitempty"`
-	// install holds the options of the installing step.
+	// install holds the options of the installing step, of runs that deploy.
 	Install *InstallOptionsApplyConfiguration `json:"install,omitempty"`
-	// patches chooses which missing patches are downloaded and installed: all
-	// but the packages of Kubernetes itself, if it is left out. A scan lists all
-	// of them whatever stands here.
+	// patches chooses which missing patches are downloaded and installed. If it is
+	// left out, all of them are but the packages of Kubernetes itself. A scan
+	// lists all of them whatever stands here.
 	Patches *PatchSelectionApplyConfiguration `json:"patches,omitempty"`
-	// rollout says in which order nodes go, and how many at once.
+	// rollout says in which order nodes go, how many at once, and when to halt.
 	Rollout *RolloutOptionsApplyConfiguration `json:"rollout,omitempty"`
-	// blockers hold a node back as long as they are there.
+	// blockers hold a node back from its disruption as long as one of them is
+	// there. If it is left out, nothing of the kind does.
 	Blockers *BlockersApplyConfiguration `json:"blockers,omitempty"`
 	// drain says when and how a node's pods are moved away.
 	Drain *DrainOptionsApplyConfiguration `json:"drain,omitempty"`
-	// reboot says when a node is rebooted.
+	// reboot says when a node is rebooted, and how long that may take.
 	Reboot *RebootOptionsApplyConfiguration `json:"reboot,omitempty"`
-	// verify holds the options of the verifying step.
+	// verify holds the options of the last step, in which a node has to show that
+	// it is in service again.
 	Verify *VerifyOptionsApplyConfiguration `json:"verify,omitempty"`
-	// hooks are pods that run on a node before and after its disruption.
+	// hooks are pods that run on a node before and after its disruption. If it is
+	// left out, none do.
 	Hooks *HooksApplyConfiguration `json:"hooks,omitempty"`
-	// loadBalancer says whether a node is taken out of load balancers before it is drained.
+	// loadBalancer takes a node out of external load balancers before it is
+	// drained. If it is left out, nodes stay in them.
 	LoadBalancer *LoadBalancerOptionsApplyConfiguration `json:"loadBalancer,omitempty"`
-	// deadline ends the run this long after its start, whatever is left.
+	// deadline ends the run this long after its start, whatever is left: a
+	// duration such as 90m or 72h, of at least 1m. What a node has begun by then
+	// is brought to its end. If it is left out, the run takes as long as it needs.
 	Deadline *v1.Duration `json:"deadline,omitempty"`
 }
 

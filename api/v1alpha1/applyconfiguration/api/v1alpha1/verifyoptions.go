@@ -12,7 +12,8 @@ import (
 // VerifyOptions are the options of the verifying step.
 type VerifyOptionsApplyConfiguration struct {
 	// timeout after which a node counts as failed that is not Ready, or whose
-	// DaemonSet pods are not, after its packages were installed.
+	// DaemonSet pods are not, after its packages were installed: a duration such
+	// as 15m, of at least 10s. It is 10m by default.
 	Timeout *v1.Duration `json:"timeout,omitempty"`
 }
 

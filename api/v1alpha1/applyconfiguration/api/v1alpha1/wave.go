@@ -13,16 +13,20 @@ import (
 //
 // Wave is a group of nodes within a rollout.
 type WaveApplyConfiguration struct {
-	// name of the wave.
+	// name of the wave, by which messages call it.
 	Name *string `json:"name,omitempty"`
-	// nodeSelector puts the nodes that it selects into this wave.
+	// nodeSelector puts the nodes that it selects into this wave. A wave has
+	// either this or a size.
 	NodeSelector *v1.LabelSelectorApplyConfiguration `json:"nodeSelector,omitempty"`
 	// size puts this many of the nodes that are left into this wave, by name: a
-	// number, or a percentage of the task's nodes of which at least one is left.
+	// number, or a percentage of the task's nodes such as 10%, rounded down but to
+	// no less than one. A wave has either this or a nodeSelector.
 	Size *intstr.IntOrString `json:"size,omitempty"`
-	// soak is how long to wait after the wave's last node before the next wave.
+	// soak is how long to wait after the wave's last node before the next wave: a
+	// duration such as 24h. If it is left out, the next wave follows at once.
 	Soak *metav1.Duration `json:"soak,omitempty"`
-	// maxFailures of this wave; the rollout's, over all waves, if it is not set.
+	// maxFailures is how many nodes of this wave may fail before the rollout
+	// halts. If it is left out, the rollout's own counts, over all waves.
 	MaxFailures *int32 `json:"maxFailures,omitempty"`
 }
 
