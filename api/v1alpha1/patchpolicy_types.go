@@ -172,9 +172,9 @@ type NamedTask struct {
 	// no manager was there or an earlier run went on: a duration such as 4h, of at
 	// least 1m. Of several runs that were missed one is made up, the last.
 	//
-	// If it is left out, a run may begin however late, but for a Deploy of a policy
-	// without maintenanceWindows: nothing else holds that one back, so that it may
-	// be 4h late. A longer startingDeadline allows more.
+	// If it is left out, a run may begin however late, but for a Deploy of a
+	// policy without maintenanceWindows: nothing else holds that one back, so that
+	// it may be 4h late. A longer startingDeadline allows more.
 	// +optional
 	// +kubebuilder:validation:Type=string
 	// +kubebuilder:validation:MaxLength=32

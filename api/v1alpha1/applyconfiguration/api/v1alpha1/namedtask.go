@@ -37,9 +37,9 @@ type NamedTaskApplyConfiguration struct {
 	// no manager was there or an earlier run went on: a duration such as 4h, of at
 	// least 1m. Of several runs that were missed one is made up, the last.
 	//
-	// If it is left out, a run may begin however late, but for a Deploy of a policy
-	// without maintenanceWindows: nothing else holds that one back, so that it may
-	// be 4h late. A longer startingDeadline allows more.
+	// If it is left out, a run may begin however late, but for a Deploy of a
+	// policy without maintenanceWindows: nothing else holds that one back, so that
+	// it may be 4h late. A longer startingDeadline allows more.
 	StartingDeadline *v1.Duration `json:"startingDeadline,omitempty"`
 	// template is what the task does.
 	Template *TaskTemplateApplyConfiguration `json:"template,omitempty"`
