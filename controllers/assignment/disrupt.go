@@ -182,12 +182,12 @@ func (r *Reconciler) answer(ctx context.Context, in *Input, decision *Decision) 
 			}
 		}
 		answers.Coordinated, answers.Block = true, block
-	case AskDaemonSets:
-		names, err := r.unreadyDaemonSets(ctx, node)
+	case AskDaemonPods:
+		pods, err := r.daemonPods(ctx, node)
 		if err != nil {
 			return err
 		}
-		answers.DaemonSets = names
+		answers.DaemonPods = pods
 	case AskTidy:
 		if err := r.tidy(ctx, node, operation.ID); err != nil {
 			return err
@@ -204,7 +204,7 @@ func (r *Reconciler) move(ctx context.Context, in *Input, decision *Decision) er
 		return r.patchAssignment(ctx, in.Assignment, func(spec *v1alpha1.PatchAssignmentSpec) { spec.Operation.Stop = decision.Stop })
 	case MoveBegin:
 		return r.patchNode(ctx, in.Node, func(node *corev1.Node) {
-			maintenance.Begin(node, subject(in.Assignment), in.Now, in.Answers.DaemonSets)
+			maintenance.Begin(node, subject(in.Assignment), in.Now, unready(in.Answers.DaemonPods, nil))
 		})
 	case MoveRebuild:
 		return r.patchNode(ctx, in.Node, func(node *corev1.Node) { maintenance.Rebuild(node, subject(in.Assignment), in.Now) })

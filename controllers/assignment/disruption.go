@@ -48,9 +48,8 @@ type Answers struct {
 	// the one that holds the node.
 	Coordinated bool
 	Block       *blockers.Block
-	// DaemonSets have a pod on the node that is not ready, as namespace/name, sorted;
-	// nil if they were not looked for.
-	DaemonSets []string
+	// DaemonPods are the DaemonSets' pods on the node; nil if they were not looked for.
+	DaemonPods []DaemonPod
 	// Tidied says that the hooks' pods and the Lease are gone.
 	Tidied bool
 }
@@ -64,7 +63,7 @@ const (
 	AskHook       Question = "Hooks"
 	AskDrain      Question = "Drain"
 	AskCoordinate Question = "Coordinated"
-	AskDaemonSets Question = "DaemonSets"
+	AskDaemonPods Question = "DaemonPods"
 	AskTidy       Question = "Tidied"
 )
 

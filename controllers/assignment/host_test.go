@@ -32,6 +32,23 @@ func (m *machine) kubelet() (moved bool) {
 			moved = true
 		}
 	}
+	return !m.hangs.Has("tells") && m.tellOfPods() || moved
+}
+
+// tellOfPods tells of the containers that were made anew in a boot.
+func (m *machine) tellOfPods() (moved bool) {
+	GinkgoHelper()
+	for _, pod := range m.pods() {
+		was := pod.DeepCopy()
+		if pod.Status.Phase != corev1.PodRunning || len(pod.Status.ContainerStatuses) == 0 {
+			continue
+		}
+		m.run(&pod)
+		if pod.Status.ContainerStatuses[0].ContainerID != was.Status.ContainerStatuses[0].ContainerID {
+			Expect(admin.Status().Patch(ctx, &pod, client.MergeFrom(was))).To(Succeed())
+			moved = true
+		}
+	}
 	return moved
 }
 

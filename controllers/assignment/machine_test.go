@@ -1,6 +1,7 @@
 package assignment
 
 import (
+	"crypto/sha256"
 	"fmt"
 	"slices"
 	"strings"
@@ -38,7 +39,7 @@ type machine struct {
 	// reboots says that what is installed wants a reboot.
 	reboots bool
 	// hangs are what does not happen: pods that end, an install, a reboot, an
-	// agent that says anything, the DaemonSet's pod getting ready.
+	// agent that says anything, the kubelet telling of its pods after a reboot.
 	hangs sets.Set[string]
 	// hooksFail are the hooks that fail.
 	hooksFail sets.Set[string]
@@ -146,11 +147,22 @@ func (m *machine) pod(name string, owner metav1.OwnerReference) {
 	m.setPod(pod, corev1.PodRunning, corev1.ConditionTrue)
 }
 
-func (*machine) setPod(pod *corev1.Pod, phase corev1.PodPhase, ready corev1.ConditionStatus) {
+func (m *machine) setPod(pod *corev1.Pod, phase corev1.PodPhase, ready corev1.ConditionStatus) {
 	GinkgoHelper()
 	pod.Status.Phase = phase
+	if phase == corev1.PodRunning {
+		m.run(pod)
+	}
 	pod.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodReady, Status: ready}}
 	Expect(admin.Status().Update(ctx, pod)).To(Succeed())
+}
+
+// run says that a pod's containers run, which each boot of the host makes anew.
+func (m *machine) run(pod *corev1.Pod) {
+	id := fmt.Sprintf("containerd://%x", sha256.Sum256(fmt.Append(nil, pod.UID, m.boots)))
+	pod.Status.ContainerStatuses = []corev1.ContainerStatus{{
+		Name: "c", ContainerID: id, Ready: true, State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{StartedAt: metav1.Now()}},
+	}}
 }
 
 // daemonSet makes a DaemonSet with its pod on the node.

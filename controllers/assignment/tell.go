@@ -3,12 +3,10 @@ package assignment
 import (
 	"context"
 	"fmt"
-	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -83,30 +81,4 @@ func (r *Reconciler) presence(ctx context.Context, node *corev1.Node) (v1alpha1.
 		return v1alpha1.ControllerStatus{}, fmt.Errorf("listing the agent's pods on node %s: %w", node.Name, err)
 	}
 	return Presence(node, pods.Items), nil
-}
-
-// unreadyDaemonSets names, as namespace/name and sorted, the DaemonSets that have
-// pods on a node of which none is ready: during an update there may be two. It is
-// never nil without an error.
-func (r *Reconciler) unreadyDaemonSets(ctx context.Context, node string) ([]string, error) {
-	var pods corev1.PodList
-	if err := r.Live.List(ctx, &pods, client.MatchingFieldsSelector{Selector: fields.OneTermEqualSelector(podNodeField, node)}); err != nil {
-		return nil, fmt.Errorf("listing the pods on node %s: %w", node, err)
-	}
-	isReady := map[string]bool{}
-	for i := range pods.Items {
-		pod := &pods.Items[i]
-		if owner := metav1.GetControllerOf(pod); owner != nil && owner.Kind == "DaemonSet" {
-			name := pod.Namespace + "/" + owner.Name
-			isReady[name] = isReady[name] || ready(pod)
-		}
-	}
-	unready := []string{}
-	for name, ok := range isReady {
-		if !ok {
-			unready = append(unready, name)
-		}
-	}
-	slices.Sort(unready)
-	return unready, nil
 }

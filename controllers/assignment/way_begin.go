@@ -34,8 +34,8 @@ func (v *visit) begun() *Decision {
 	switch {
 	case v.Record != nil:
 		return nil
-	case v.Answers.DaemonSets == nil:
-		return &Decision{Ask: AskDaemonSets}
+	case v.Answers.DaemonPods == nil:
+		return &Decision{Ask: AskDaemonPods}
 	default:
 		return &Decision{Move: MoveBegin}
 	}

@@ -39,8 +39,11 @@ func (v *visit) drainedForReboot() *Decision {
 func (v *visit) prepared(stage maintenance.Stage) *Decision {
 	drains := v.Template.Drain.When != v1alpha1.DrainNever
 	if v.Record.Stage != stage {
+		if stage == maintenance.StageReboot && v.Answers.DaemonPods == nil {
+			return &Decision{Ask: AskDaemonPods}
+		}
 		return &Decision{Move: MoveEnter, Preparation: maintenance.Preparation{
-			Stage: stage, Cordon: drains, Exclude: v.Template.LoadBalancer != nil,
+			Stage: stage, Cordon: drains, Exclude: v.Template.LoadBalancer != nil, Containers: allContainers(v.Answers.DaemonPods),
 		}}
 	}
 	if delayed := v.Record.StageSince.Add(v.loadBalancerDelay()); !v.past(delayed) {

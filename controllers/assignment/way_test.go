@@ -142,6 +142,32 @@ var _ = Describe("A node's way through its disruption", func() {
 		Expect(m.verdict().Step).To(Equal(v1alpha1.StepDone))
 	})
 
+	It("does not take the word of a kubelet that has not looked at its pods since the reboot", func() {
+		m := newMachine(v1alpha1.TaskTemplate{})
+		m.hangs.Insert("tells")
+		m.until("Verifying", m.said(v1alpha1.StepVerifying))
+		Expect(m.boots).To(Equal(2))
+		pod := &corev1.Pod{}
+		Expect(admin.Get(ctx, client.ObjectKey{Namespace: metav1.NamespaceDefault, Name: m.name + "-proxy"}, pod)).To(Succeed())
+		Expect(ready(pod)).To(BeTrue(), "as the kubelet told of it before the reboot")
+		Expect(m.assignment().Status.Controller.Message).To(Equal("Pods of these DaemonSets are not ready on the node: default/" + m.name + "-proxy"))
+		Expect(m.node().Spec.Unschedulable).To(BeTrue())
+		m.hangs.Delete("tells")
+		m.until("the end", m.over)
+		Expect(m.verdict().Step).To(Equal(v1alpha1.StepDone))
+	})
+
+	It("takes the pods of a node that does not reboot after all as they are", func() {
+		m := newMachine(v1alpha1.TaskTemplate{})
+		m.at("Draining")
+		m.hangs.Clear()
+		// The agent finds that there is nothing to reboot for any more.
+		m.end()
+		m.until("the end", m.over)
+		Expect(m.boots).To(Equal(1))
+		Expect(m.verdict().Step).To(Equal(v1alpha1.StepDone))
+	})
+
 	It("fails a node of which patches failed, after its reboot and with the agent's words", func() {
 		m := newMachine(v1alpha1.TaskTemplate{})
 		m.outcome = v1alpha1.AgentStatus{Step: v1alpha1.StepFailed, Reason: v1alpha1.ReasonPatchesFailed, Message: "1 of 3 patches failed"}

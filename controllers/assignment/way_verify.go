@@ -42,11 +42,15 @@ func (v *visit) problem() (string, Question) {
 		// An agent that was taken away with its policy does not come back.
 		return v.Presence.Message, AskNothing
 	}
-	if v.Answers.DaemonSets == nil {
-		return "", AskDaemonSets
+	if v.Answers.DaemonPods == nil {
+		return "", AskDaemonPods
+	}
+	var rebooted *maintenance.Record
+	if v.hasRebooted() {
+		rebooted = v.Record
 	}
 	var missing []string
-	for _, daemonSet := range v.Answers.DaemonSets {
+	for _, daemonSet := range unready(v.Answers.DaemonPods, rebooted) {
 		if !v.Record.WasBroken(daemonSet) {
 			missing = append(missing, daemonSet)
 		}

@@ -2,6 +2,7 @@ package maintenance
 
 import (
 	"slices"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -20,8 +21,15 @@ const (
 	DoNotDisruptAnnotation = "karpenter.sh/do-not-disrupt"
 )
 
-// maxBroken bounds the DaemonSets that a record names. More are waited for.
-const maxBroken = 32
+const (
+	// maxBroken bounds the DaemonSets that a record names. More are waited for.
+	maxBroken = 32
+	// maxContainers bounds the containers that a record names. Of more, what the
+	// kubelet said before a reboot is taken for true until it says something else.
+	maxContainers = 128
+	// shortID is how much of a container's ID a record has, as much as crictl shows.
+	shortID = 13
+)
 
 const yes = "true"
 
@@ -72,6 +80,8 @@ type Preparation struct {
 	Cordon bool
 	// Exclude takes the node out of external load balancers.
 	Exclude bool
+	// Containers are the IDs of those that a reboot will end.
+	Containers []string
 }
 
 // Enter begins a stage. A node that is cordoned already stays somebody else's to
@@ -82,6 +92,10 @@ func (r *Record) Enter(node *corev1.Node, preparation Preparation, now time.Time
 	r.Stage, r.StageSince = preparation.Stage, &at
 	if preparation.Stage == StageReboot {
 		r.BootID = node.Status.NodeInfo.BootID
+		r.Containers = nil
+		for _, id := range preparation.Containers[:min(len(preparation.Containers), maxContainers)] {
+			r.Containers = append(r.Containers, short(id))
+		}
 	}
 	if preparation.Cordon && !node.Spec.Unschedulable && r.Cordoned == nil {
 		node.Spec.Unschedulable = true
@@ -129,6 +143,20 @@ func Forget(node *corev1.Node) {
 // WasBroken says whether a DaemonSet's pod was not ready before the disruption.
 func (r *Record) WasBroken(daemonSet string) bool {
 	return slices.Contains(r.Broken, daemonSet)
+}
+
+// RanBefore says whether a container, by its ID in a pod's status, ran before the
+// node's reboot.
+func (r *Record) RanBefore(containerID string) bool {
+	return containerID != "" && slices.Contains(r.Containers, short(containerID))
+}
+
+// short is the beginning of a container's ID, without the name of its runtime.
+func short(containerID string) string {
+	if _, id, found := strings.Cut(containerID, "://"); found {
+		containerID = id
+	}
+	return containerID[:min(len(containerID), shortID)]
 }
 
 // undo takes back changes of annotations or labels.

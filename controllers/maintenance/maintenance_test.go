@@ -2,6 +2,7 @@ package maintenance
 
 import (
 	"errors"
+	"fmt"
 	"maps"
 	"testing"
 	"time"
@@ -192,5 +193,33 @@ func TestRebuild(t *testing.T) {
 	}
 	if len(node.Labels) > 0 || node.Spec.Unschedulable {
 		t.Errorf("labels %v, cordoned %t", node.Labels, node.Spec.Unschedulable)
+	}
+}
+
+// A record on a Node has the containers of before its reboot, by as much of their
+// IDs as tells them apart, and not more of them than fit.
+func TestRanBefore(t *testing.T) {
+	const old, other = "containerd://0f3c5a7be2d1904c8a6b", "containerd://1f3c5a7be2d1904c8a6b"
+	node := &corev1.Node{}
+	record := Begin(node, patch, began, nil)
+	many := make([]string, 2*maxContainers)
+	for i := range many {
+		many[i] = fmt.Sprintf("containerd://%020d", i)
+	}
+	many[0] = old
+	record.Enter(node, Preparation{Stage: StageInstall, Containers: []string{other}}, began)
+	record.Enter(node, Preparation{Stage: StageReboot, Containers: many}, began)
+	record, err := Read(node)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !record.RanBefore(old) {
+		t.Errorf("%s is not among %q", old, record.Containers)
+	}
+	if record.RanBefore(other) || record.RanBefore("") || record.RanBefore("containerd://") {
+		t.Errorf("a container that was not there is among %q", record.Containers)
+	}
+	if n := len(node.Annotations[v1alpha1.MaintenanceAnnotation]); n > 4096 {
+		t.Errorf("the record has %d bytes", n)
 	}
 }

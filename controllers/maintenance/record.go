@@ -69,6 +69,10 @@ type Record struct {
 	// Broken are the DaemonSets, as namespace/name, whose pod on the node was not
 	// ready before the disruption. Nobody waits for them after it.
 	Broken []string `json:"broken,omitempty"`
+	// Containers are the beginnings of the IDs of those that the DaemonSets' pods ran
+	// when the node entered the stage Reboot. No container outlives a reboot, so that
+	// a pod that has one of them is as the kubelet saw it before.
+	Containers []string `json:"containers,omitempty"`
 	// Restored is when the Node was put back to what it was; nil before that.
 	Restored *metav1.MicroTime `json:"restored,omitempty"`
 	// Uncordoned says that the cordon was taken back with it.
