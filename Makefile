@@ -36,6 +36,10 @@ test-kill: packages k8s ## Kill the agent at NODEPATCH_KILLS=200 random moments 
 test-chaos: packages k8s ## Every bad day of a rollout: each write of the manager, and three real machines; "make test" has the short form
 	NODEPATCH_CHAOS=1 go test -count 1 -p 1 -timeout 90m -v ./controllers/assignment ./test/e2e
 
+.PHONY: test-scale
+test-scale: k8s ## The real manager with NODEPATCH_NODES=5000 simulated agents: time, writes, memory; "make test" has 100
+	NODEPATCH_NODES=$${NODEPATCH_NODES:-5000} go test -count 1 -timeout 60m -v ./test/scale
+
 ##@ Working on it
 
 .PHONY: help
