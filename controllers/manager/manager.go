@@ -27,6 +27,7 @@ import (
 	"github.com/nodepatch/nodepatch/controllers/assignment/hooks"
 	"github.com/nodepatch/nodepatch/controllers/blockers"
 	"github.com/nodepatch/nodepatch/controllers/buttons"
+	"github.com/nodepatch/nodepatch/controllers/metrics"
 	"github.com/nodepatch/nodepatch/controllers/policy"
 	"github.com/nodepatch/nodepatch/controllers/schedule"
 	"github.com/nodepatch/nodepatch/controllers/task"
@@ -109,6 +110,7 @@ func newManager(config *rest.Config, o options, resign func()) (ctrl.Manager, er
 			})
 		}},
 		{"buttons", func() error { return buttons.SetupWithManager(mgr, log) }},
+		{"metrics", func() error { return metrics.SetupWithManager(mgr, version) }},
 	} {
 		if err := controller.setup(); err != nil {
 			return nil, fmt.Errorf("setting up the controller %s: %w", controller.name, err)

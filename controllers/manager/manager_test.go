@@ -5,6 +5,7 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"time"
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
@@ -17,6 +18,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/metrics"
 
 	"github.com/nodepatch/nodepatch/api/v1alpha1"
 	"github.com/nodepatch/nodepatch/controllers/agents"
@@ -28,6 +30,7 @@ var _ = Describe("The manager with the rights of its ServiceAccount", Ordered, f
 		manager *process
 		policy  *v1alpha1.PatchPolicy
 		nodes   = []string{"one", "two"}
+		scrape  func() (string, error)
 	)
 
 	AfterAll(func() {
@@ -46,7 +49,11 @@ var _ = Describe("The manager with the rights of its ServiceAccount", Ordered, f
 		Eventually(fetch(url, "")).Should(HavePrefix("401"))
 		Expect(fetch(url, account("somebody", "").BearerToken)()).To(HavePrefix("403"))
 		prometheus := account("prometheus", "nodepatch-metrics-reader")
-		Eventually(fetch(url, prometheus.BearerToken)).Should(And(HavePrefix("200"), ContainSubstring("controller_runtime_reconcile_total")))
+		scrape = func() (string, error) {
+			return fetch("https://"+manager.options.metricsAddr+"/metrics", prometheus.BearerToken)()
+		}
+		Eventually(scrape).Should(And(HavePrefix("200"), ContainSubstring("controller_runtime_reconcile_total"),
+			ContainSubstring("nodepatch_build_info{"), ContainSubstring("nodepatch_manager_leader 1\n")))
 	})
 
 	It("makes agents and each node's objects for a policy", func() {
@@ -105,7 +112,12 @@ var _ = Describe("The manager with the rights of its ServiceAccount", Ordered, f
 			Expect(written(before, "/patchassignments/"+name)).To(HaveLen(1))
 			Expect(written(before, "/patchreports/"+name)).To(BeEmpty())
 			Expect(written(before, "/patchretries/"+name)).To(BeEmpty())
+			Expect(scrape()).To(ContainSubstring(`nodepatch_node_agent_ready{node="` + name + `",policy="workers"} 1`))
 		}
+		Eventually(scrape).Should(And(
+			ContainSubstring(`nodepatch_task_results_total{policy="workers",result="Complete"} 1`),
+			ContainSubstring(`nodepatch_step_duration_seconds_count{policy="workers",step="Scanning"} 2`),
+			ContainSubstring(`nodepatch_nodes{policy="workers",step="Idle"} 2`)))
 	})
 
 	It("clears retry counts at the press of a button", func() {
@@ -131,6 +143,8 @@ var _ = Describe("The manager with the rights of its ServiceAccount", Ordered, f
 		manager = second
 		before := quiet()
 		Eventually(holder).Should(And(Not(BeEmpty()), Not(Equal(led))), "the first one gave the lease back")
+		Eventually(scrape).Should(And(ContainSubstring(`nodepatch_node_blocked_patches{node="one",policy="workers"} 0`),
+			ContainSubstring(`nodepatch_task_results_total{policy="workers",result="Complete"} 0`)), "it counts from where the first one ended")
 		Eventually(func() []string { return written(before, "/daemonsets/") }).Should(HaveLen(1), "it applies what is there")
 		Consistently(func() []string { return written(before, "") }, "1s").Should(HaveLen(1), "and changes nothing else")
 	})
@@ -151,7 +165,11 @@ var _ = Describe("The manager with the rights of its ServiceAccount", Ordered, f
 		Eventually(func() error {
 			return admin.Get(ctx, client.ObjectKey{Namespace: apiserver.Namespace, Name: agents.Name}, &appsv1.DaemonSet{})
 		}).Should(MatchError(ContainSubstring("not found")))
+		Eventually(scrape).Should(And(ContainSubstring("nodepatch_manager_leader 1"), Not(ContainSubstring(`"workers"`))),
+			"what is measured of a policy and its nodes goes with them")
 		manager.stop()
+		Expect(metrics.Registry.Gather()).NotTo(ContainElement(HaveField("GetName()", "nodepatch_manager_leader")),
+			"one that leads no more publishes nothing")
 	})
 
 	It("says how to install kinds that are missing", func() {
@@ -263,8 +281,8 @@ func answer(node string) {
 	Expect(err).NotTo(HaveOccurred())
 	assignment, err := object(&v1alpha1.PatchAssignment{}, node)()
 	Expect(err).NotTo(HaveOccurred())
-	body := strings.NewReplacer("<id>", assignment.Spec.Operation.ID).Replace(
-		`{"status":{"agent":{"operationID":"<id>","task":"scan","step":"Done","reason":"Scanned","counts":{"missing":3,"security":1}}}}`)
+	body := strings.NewReplacer("<id>", assignment.Spec.Operation.ID, "<now>", time.Now().UTC().Format(time.RFC3339)).Replace(
+		`{"status":{"agent":{"operationID":"<id>","task":"scan","step":"Done","time":"<now>","reason":"Scanned","counts":{"missing":3,"security":1}}}}`)
 	Expect(agent.Status().Patch(ctx, assignment, client.RawPatch(types.MergePatchType, []byte(body)),
 		client.FieldOwner(v1alpha1.AgentFieldOwner))).To(Succeed())
 }
