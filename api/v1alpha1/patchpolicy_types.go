@@ -68,9 +68,9 @@ type PatchPolicySpec struct {
 	// +kubebuilder:validation:Minimum=-1000000
 	// +kubebuilder:validation:Maximum=1000000
 	Priority int32 `json:"priority,omitempty"`
-	// suspend, if it is true, holds back everything that this policy would start.
-	// Runs that fall due meanwhile are left out: they are not made up afterwards.
-	// It is false by default.
+	// suspend holds back everything that this policy would start, while it is
+	// true. Runs that fall due meanwhile are left out: they are not made up
+	// afterwards. It is false by default.
 	// +optional
 	// +kubebuilder:default=false
 	Suspend bool `json:"suspend,omitempty"`

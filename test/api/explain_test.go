@@ -84,7 +84,7 @@ func (d described) faults() []string {
 		}
 	}
 	// The house's Go types begin their comments with the name of the field, and kubectl prints them as they are.
-	if first, _, _ := strings.Cut(text, " "); !d.items() && strings.TrimSuffix(first, ",") != d.name() {
+	if first, _, _ := strings.Cut(text, " "); !d.items() && first != d.name() {
 		fault("does not begin with its name")
 	}
 	if !strings.HasSuffix(text, ".") {

@@ -20,9 +20,9 @@ type PatchPolicySpecApplyConfiguration struct {
 	// with the highest; among equals the oldest, then the first by name. It is 0
 	// by default.
 	Priority *int32 `json:"priority,omitempty"`
-	// suspend, if it is true, holds back everything that this policy would start.
-	// Runs that fall due meanwhile are left out: they are not made up afterwards.
-	// It is false by default.
+	// suspend holds back everything that this policy would start, while it is
+	// true. Runs that fall due meanwhile are left out: they are not made up
+	// afterwards. It is false by default.
 	Suspend *bool `json:"suspend,omitempty"`
 	// manualTasks says who starts tasks: Allowed lets people do it as well as the
 	// schedule, Denied leaves it to the schedule alone. It is Allowed by default.
