@@ -123,18 +123,30 @@ var _ = Describe("A disruption that fails", func() {
 		})
 		message := m.assignment().Status.Controller.Message
 		Expect(message).To(And(ContainSubstring("default/%s-web-1 (PodDisruptionBudget", m.name), ContainSubstring("default/%s-web-2", m.name)))
-		writesBefore := m.process.Writes()
+		writesBefore, versionsBefore, waited := m.process.Writes(), m.versions(), m.clock.Now()
 		for range 5 {
 			_, err := m.round()
 			Expect(err).NotTo(HaveOccurred())
 		}
+		Expect(m.clock.Since(waited)).To(Equal(5*blocked), "each look tries the evictions again")
 		Expect(m.process.Writes()).To(Equal(writesBefore), "a drain that waits writes nothing but what changes")
+		Expect(m.versions()).To(Equal(versionsBefore), "nor do its evictions, which are refused")
 		Expect(m.logged()).To(ConsistOf("NodeAdmitted", "NodeCordoned", "DrainBlocked"))
 		Expect(admin.DeleteAllOf(ctx, &policyv1.PodDisruptionBudget{}, client.InNamespace(metav1.NamespaceDefault))).To(Succeed())
 		m.until("the end", m.over)
 		Expect(m.verdict().Step).To(Equal(v1alpha1.StepDone))
 	})
 })
+
+// versions are the resourceVersions of all that a drain may write.
+func (m *machine) versions() map[string]string {
+	GinkgoHelper()
+	versions := map[string]string{"node": m.node().ResourceVersion, "assignment": m.assignment().ResourceVersion}
+	for _, pod := range m.pods() {
+		versions[pod.Name] = pod.ResourceVersion
+	}
+	return versions
+}
 
 // forbidEvictions makes a PodDisruptionBudget that allows none.
 func forbidEvictions(m *machine) {
