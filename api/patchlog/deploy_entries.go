@@ -84,7 +84,7 @@ func DeployFinished(at time.Time, run Run, node, message string) Entry {
 
 // DeployFailed says that a node's download or deployment failed; reason is one of the reasons of v1alpha1.
 func DeployFailed(at time.Time, run Run, node, reason, message string) Entry {
-	return regardingNode(at, run, node, v1alpha1.EventDeployFailed, true, reason+": "+message)
+	return regardingNode(at, run, node, v1alpha1.EventDeployFailed, true, because(reason, message))
 }
 
 // DeployStopped says that the manager ended a node's download or deployment, and what it had done.

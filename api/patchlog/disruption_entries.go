@@ -80,7 +80,7 @@ func NodeSkipped(at time.Time, run Run, node, message string) Entry {
 
 // NodeFailed says why a node's disruption failed; reason is one of the reasons of v1alpha1.
 func NodeFailed(at time.Time, run Run, node, reason, message string) Entry {
-	return regardingNode(at, run, node, v1alpha1.EventNodeFailed, true, reason+": "+message)
+	return regardingNode(at, run, node, v1alpha1.EventNodeFailed, true, because(reason, message))
 }
 
 // NodeStopped says why the manager ended a node's disruption before it was done.

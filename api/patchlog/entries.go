@@ -127,9 +127,9 @@ func ScanFinished(at time.Time, run Run, node string, counts v1alpha1.ReportCoun
 }
 
 // ScanFailed says that a node's scan failed; reason is one of the reasons of v1alpha1 and cause the
-// package manager's own words.
+// package manager's own words, empty if there are none.
 func ScanFailed(at time.Time, run Run, node, reason, cause string) Entry {
-	return regardingNode(at, run, node, v1alpha1.EventScanFailed, true, reason+": "+cause)
+	return regardingNode(at, run, node, v1alpha1.EventScanFailed, true, because(reason, cause))
 }
 
 // ScanStopped says that the manager ended a node's scan, and why.
@@ -201,4 +201,15 @@ func size(n int64) string {
 		}
 	}
 	return fmt.Sprintf("%d B", n)
+}
+
+// NoCause stands in for the cause of a failure that nobody gave one for.
+const NoCause = "No cause was given; the log of the node's agent may have one"
+
+// because is a reason and its cause. An agent that gives none leaves no half of a sentence.
+func because(reason, cause string) string {
+	if strings.TrimSpace(cause) == "" {
+		cause = NoCause
+	}
+	return reason + ": " + cause
 }

@@ -100,6 +100,19 @@ func TestConstructors(t *testing.T) {
 	}
 }
 
+func TestEntriesWithoutACause(t *testing.T) {
+	for reason, failed := range map[string]func(time.Time, Run, string, string, string) Entry{
+		v1alpha1.EventScanFailed: ScanFailed, v1alpha1.EventDeployFailed: DeployFailed, v1alpha1.EventNodeFailed: NodeFailed,
+	} {
+		for _, cause := range []string{"", " \n"} {
+			want := "Aborted: No cause was given; the log of the node's agent may have one"
+			if entry := failed(testTime, testRun, "node-a", v1alpha1.ReasonAborted, cause); entry.Reason != reason || entry.Message != want {
+				t.Errorf("%s says %q, want %q", entry.Reason, entry.Message, want)
+			}
+		}
+	}
+}
+
 func TestNothingMissing(t *testing.T) {
 	got := ScanFinished(testTime, testRun, "node-a", v1alpha1.ReportCounts{}, v1alpha1.RebootUnknown, 11600*time.Millisecond).Message
 	if want := "Scan for task weekly took 12s: no patch is missing; whether a reboot is required is unknown"; got != want {

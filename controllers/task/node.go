@@ -2,11 +2,13 @@ package task
 
 import (
 	"fmt"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/nodepatch/nodepatch/api/patchlog"
 	"github.com/nodepatch/nodepatch/api/v1alpha1"
 	"github.com/nodepatch/nodepatch/controllers/assignment"
 )
@@ -148,6 +150,9 @@ func (r *run) answered(name string, outcome *v1alpha1.EndedOperation) Node {
 		if state.Reason == "" {
 			state.Reason = failure(r.template.Action, outcome.Step)
 		}
+	}
+	if state.Place != PlaceDone && strings.TrimSpace(state.Message) == "" {
+		state.Message = patchlog.NoCause
 	}
 	return state
 }

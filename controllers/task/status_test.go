@@ -10,6 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"k8s.io/utils/ptr"
 
+	"github.com/nodepatch/nodepatch/api/patchlog"
 	"github.com/nodepatch/nodepatch/api/v1alpha1"
 )
 
@@ -202,6 +203,37 @@ func TestDuration(t *testing.T) {
 	} {
 		if got := duration(d); got != want {
 			t.Errorf("%v prints as %s, want %s", d, got, want)
+		}
+	}
+}
+
+// TestFailureWithoutACause has agents that say that they failed and nothing else, as
+// one of another version may, and a verdict without a message.
+func TestFailureWithoutACause(t *testing.T) {
+	in := newInput("a", "b")
+	in.Now = epoch
+	in.apply(ptr.To(in.decide()))
+	in.failed("a", v1alpha1.ReasonScanFailed, "")
+	in.answer("b", v1alpha1.AgentStatus{Step: v1alpha1.StepFailed})
+	plan := in.decide()
+	in.apply(&plan)
+	want := []v1alpha1.NodeFailure{
+		{Node: "a", Reason: v1alpha1.ReasonScanFailed, Message: patchlog.NoCause},
+		{Node: "b", Reason: v1alpha1.ReasonScanFailed, Message: patchlog.NoCause},
+	}
+	if diff := cmp.Diff(want, in.Task.Status.Failures); diff != "" {
+		t.Errorf("failures differ (-want +got):\n%s", diff)
+	}
+	said := []string{plan.Message()}
+	for _, entry := range in.Task.Status.Log {
+		said = append(said, entry.Message)
+	}
+	if len(said) != 4 {
+		t.Errorf("the log is %q", said)
+	}
+	for _, message := range said {
+		if strings.HasSuffix(strings.TrimSpace(message), ":") {
+			t.Errorf("%q breaks off", message)
 		}
 	}
 }
