@@ -151,9 +151,14 @@ func work(ctx context.Context, o options, h *host.Host, config *rest.Config, rea
 
 	var parts sync.WaitGroup
 	parts.Go(func() { worker.Run(ctx) })
-	parts.Go(func() { log.Run(ctx) })
+	// What people had deleted while the agent was away is known before entries of that time are sent.
+	seen := sync.OnceFunc(func() { parts.Go(func() { log.Run(ctx) }) })
 	parts.Go(func() {
 		client.Watch(ctx, logger, func(a *v1alpha1.PatchAssignment) {
+			if a != nil {
+				log.Clear(a)
+			}
+			seen()
 			worker.Assign(a)
 			ready.done()
 		})

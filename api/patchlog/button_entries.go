@@ -28,6 +28,23 @@ func LogCleared(at time.Time, pressed Pressed, message string) Entry {
 	return pressed.answer(at, v1alpha1.EventLogCleared, false, message)
 }
 
+// hostLogCleared says that a part of the log on a host was deleted because people wanted so. It belongs to no task: it is
+// to stay.
+func hostLogCleared(at time.Time, wanted *clearing, clear v1alpha1.LogClear) Entry {
+	what := "all entries"
+	switch {
+	case clear.Task != "":
+		what = "the entries of the task " + clear.Task
+	case clear.Policy != "":
+		what = "the entries of the policy " + clear.Policy
+	}
+	return Entry{
+		Time: at, Reason: v1alpha1.EventLogCleared, Node: wanted.node, Policy: wanted.policy,
+		Message: fmt.Sprintf("Deleted from the log on the host: %s until %s", what, clear.Until.UTC().Format(time.RFC3339)),
+		Key:     fmt.Sprintf("%s/host/%s/%d", v1alpha1.EventLogCleared, wanted.uid, clear.Number),
+	}
+}
+
 // PatchDataRequested answers a person who asked for fresh patch data.
 func PatchDataRequested(at time.Time, pressed Pressed, message string) Entry {
 	return pressed.answer(at, v1alpha1.EventPatchDataRequested, false, message)

@@ -42,6 +42,9 @@ func (l *HostLog) load() error {
 	if l.acked, err = readCursor(filepath.Join(l.dir, cursorFile)); err != nil {
 		return err
 	}
+	if l.done, err = readDone(filepath.Join(l.dir, doneFile)); err != nil {
+		return err
+	}
 	l.last = l.acked
 	if n := len(l.rotated); n > 0 {
 		// The current file may have been rotated away and its successor not begun.
@@ -206,13 +209,31 @@ func readCursor(path string) (uint64, error) {
 	return c.Sequence, nil
 }
 
-// writeCursor replaces the cursor as a whole: written, synced, renamed.
-func writeCursor(dir string, sequence uint64) error {
-	data, err := json.Marshal(cursor{Sequence: sequence})
+// readDone reads what people had deleted; without the file, nothing was. One that cannot be understood means
+// that it is deleted again.
+func readDone(path string) (done, error) {
+	data, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return done{}, nil
+	}
+	if err != nil {
+		return done{}, err
+	}
+	var d done
+	if err := json.Unmarshal(data, &d); err != nil {
+		klog.ErrorS(err, "Cannot read what was deleted of the patch log, deleting it again", "path", path)
+		return done{}, nil
+	}
+	return d, nil
+}
+
+// writeState replaces a file of JSON as a whole: written, synced, renamed.
+func writeState(dir, name string, state any) error {
+	data, err := json.Marshal(state)
 	if err != nil {
 		return err
 	}
-	path := filepath.Join(dir, cursorFile)
+	path := filepath.Join(dir, name)
 	file, err := os.OpenFile(path+".new", os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o640)
 	if err != nil {
 		return err

@@ -65,6 +65,8 @@ type HostLog struct {
 	acked    uint64 // sequence up to which the API server has all entries
 	rotated  []uint64
 	recorded map[string]struct{} // ids of the entries in the current file
+	wanted   *clearing           // what people had deleted, by the assignment seen last; nil if that is nothing new
+	done     done                // what of it was deleted
 }
 
 // limits are the bounds of the log; tests make them small.

@@ -217,7 +217,6 @@ func TestRestart(t *testing.T) {
 
 // Every place at which a crash can leave the files.
 func TestCrashes(t *testing.T) {
-	current := func(dir string) string { return filepath.Join(dir, currentFile) }
 	tests := map[string]struct {
 		crash    func(dir string) error
 		wantKeys []string // sent after the restart, with entry-4 appended by then
@@ -250,7 +249,7 @@ func TestCrashes(t *testing.T) {
 		},
 		"file removed, cursor left": {
 			crash: func(dir string) error {
-				return errors.Join(os.Remove(current(dir)), writeCursor(dir, 3))
+				return errors.Join(os.Remove(current(dir)), writeState(dir, cursorFile, cursor{Sequence: 3}))
 			},
 			wantKeys: numberedKeys(4, 4),
 		},

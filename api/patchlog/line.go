@@ -9,7 +9,8 @@ import (
 
 // line is an entry as it stands in the host's file and on a pod's stdout: one JSON object per line.
 type line struct {
-	// Sequence numbers the entries of a host, from 1 and without a gap; an echo on stdout has none.
+	// Sequence numbers the entries of a host, from 1 and without a gap but for those that people had deleted; an echo of the
+	// manager has none.
 	Sequence uint64 `json:"sequence,omitempty"`
 	Entry
 }

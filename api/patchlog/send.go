@@ -26,8 +26,8 @@ const sendTimeout = 30 * time.Second
 // because right after an installation the API server may not know a role or a policy yet.
 const refusedAttempts = 7
 
-// Run sends what the API server does not have yet, in order, until ctx ends. While there is nothing to
-// send it does nothing at all.
+// Run sends what the API server does not have yet, in order, until ctx ends, and deletes what people had
+// deleted. While there is nothing to send it does nothing at all.
 func (l *HostLog) Run(ctx context.Context) {
 	for {
 		select {
@@ -46,14 +46,23 @@ func (l *HostLog) Run(ctx context.Context) {
 	}
 }
 
-// drain sends until nothing is left, and says whether it got there.
+// drain sends until nothing is left, and says whether it got there. What cannot be deleted, as on a full
+// disk, is tried again when the rest was sent.
 func (l *HostLog) drain(ctx context.Context) bool {
 	q := &queue{log: l}
 	defer q.close()
+	cleared := true
 	for ctx.Err() == nil {
+		if _, due := l.due(); cleared && len(due) > 0 {
+			q.close() // its file is about to be another
+			if err := l.clear(); err != nil {
+				klog.ErrorS(err, "Could not delete what people had deleted of the patch log")
+				cleared = false
+			}
+		}
 		next, err := q.next()
 		if errors.Is(err, io.EOF) {
-			return true
+			return cleared
 		}
 		if err != nil {
 			klog.ErrorS(err, "Could not read the patch log")
@@ -97,7 +106,7 @@ func (l *HostLog) send(ctx context.Context, next line) bool {
 // acknowledge stores that the API server has, or for ever refuses, all entries up to sequence, which is
 // the one that q read last.
 func (l *HostLog) acknowledge(sequence uint64, q *queue) error {
-	if err := writeCursor(l.dir, sequence); err != nil {
+	if err := writeState(l.dir, cursorFile, cursor{Sequence: sequence}); err != nil {
 		return err
 	}
 	l.mu.Lock()

@@ -2,6 +2,7 @@ package assignment
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/nodepatch/nodepatch/api/patchlog"
@@ -12,7 +13,8 @@ import (
 
 // history is what the patch log has to hold by now. Most of it is derived from
 // the record, by every pass until the record is gone, so that a manager that is
-// killed leaves nothing out; writing an entry again changes nothing.
+// killed leaves nothing out; writing an entry again changes nothing. What people had
+// deleted since does not come back.
 func (v *visit) history() []patchlog.Entry {
 	entries := recordEntries(v.Record, v.run, v.Node.Name, v.plan())
 	for _, point := range []hooks.Point{hooks.PreDisrupt, hooks.PostInstall, hooks.PostReboot} {
@@ -23,7 +25,11 @@ func (v *visit) history() []patchlog.Entry {
 	if result := v.Answers.Drain; result != nil && result.Remaining == 0 && len(result.Refused) == 0 {
 		entries = append(entries, patchlog.NodeDrained(v.Now, v.run, v.Node.Name, v.Evicted, v.Now.Sub(v.Record.StageSince.Time)))
 	}
-	return entries
+	return slices.DeleteFunc(entries, func(entry patchlog.Entry) bool {
+		// Records know whole seconds: what happened in the second of the press stays.
+		entry.Time = entry.Time.Truncate(time.Second).Add(time.Second - 1)
+		return patchlog.Cleared(entry, v.Assignment.Spec.LogClears)
+	})
 }
 
 // recordEntries are what a record tells.

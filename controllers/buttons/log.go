@@ -3,6 +3,7 @@ package buttons
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -28,20 +29,24 @@ func (p *Presses) noteLog(ctx context.Context, object client.Object, press *v1al
 	}
 	press.LogVersion = events.ResourceVersion
 	if task, ok := object.(*v1alpha1.PatchTask); ok {
-		empty(task, press)
+		task.Status.Log = nil
+		remember(task, press)
 	}
 	return nil
 }
 
 // clearLog deletes the entries of a task, a node or a policy that were there when
-// the button was pressed. The tasks of a policy forget their own copies first.
+// the button was pressed. First the agents are told, so that none sends what is to
+// go; then the tasks forget their copies.
 func (p *Presses) clearLog(ctx context.Context, object client.Object, press *v1alpha1.ButtonPress) (said answer, again time.Duration, err error) {
-	if policy, ok := object.(*v1alpha1.PatchPolicy); ok {
-		if again, err := p.emptyTasks(ctx, policy, press); err != nil || again > 0 {
-			return said, again, err
-		}
+	hosts, again, err := p.clearHosts(ctx, object, press)
+	if err != nil || again > 0 {
+		return said, again, err
 	}
-	label, whose, record := scope(object)
+	if again, err := p.emptyTasks(ctx, object, press); err != nil || again > 0 {
+		return said, again, err
+	}
+	label, whose := scope(object)
 	labels := client.MatchingLabels{label: patchlog.LabelValue(object.GetName())}
 	deleted, next := 0, ""
 	for {
@@ -68,8 +73,8 @@ func (p *Presses) clearLog(ctx context.Context, object client.Object, press *v1a
 			return said, afterPart, nil
 		}
 	}
-	return answer{patchlog.LogCleared, fmt.Sprintf("Entries of this %s until %s were deleted; %s /var/lib/nodepatch/log, is not touched",
-		whose, press.Time.UTC().Format(time.RFC3339), record)}, 0, nil
+	return answer{patchlog.LogCleared, fmt.Sprintf("Entries of this %s until %s were deleted; %s",
+		whose, press.Time.UTC().Format(time.RFC3339), onHosts(object, hosts))}, 0, nil
 }
 
 func (p *Presses) deleteEntry(ctx context.Context, event *corev1.Event) error {
@@ -103,38 +108,46 @@ func notLater(events []corev1.Event, version string) ([]*corev1.Event, error) {
 	return older, nil
 }
 
-// scope is the label that the entries of an object bear under its name, what a
-// person calls it, and whose log of record stays.
-func scope(object client.Object) (label, whose, record string) {
+// scope is the label that the entries of an object bear under its name, and what a
+// person calls it.
+func scope(object client.Object) (label, whose string) {
 	switch object.(type) {
 	case *v1alpha1.PatchPolicy:
-		return v1alpha1.PolicyLabel, "policy", "the log of record on each of its nodes,"
+		return v1alpha1.PolicyLabel, "policy"
 	case *v1alpha1.PatchReport:
-		return v1alpha1.NodeLabel, "node", "its log of record on the host,"
+		return v1alpha1.NodeLabel, "node"
 	default:
-		return v1alpha1.TaskLabel, "task", "the log of record on each of its nodes,"
+		return v1alpha1.TaskLabel, "task"
 	}
 }
 
-// emptyTasks empties the logs in the status of a policy's tasks.
-func (p *Presses) emptyTasks(ctx context.Context, policy *v1alpha1.PatchPolicy, press *v1alpha1.ButtonPress) (again time.Duration, err error) {
+// emptyTasks empties the logs in the status of a policy's tasks, and takes a node's
+// entries out of those of all tasks. A task's own was emptied with its press.
+func (p *Presses) emptyTasks(ctx context.Context, object client.Object, press *v1alpha1.ButtonPress) (again time.Duration, err error) {
+	if _, task := object.(*v1alpha1.PatchTask); task {
+		return 0, nil
+	}
+	_, ofPolicy := object.(*v1alpha1.PatchPolicy)
+	goes := func(entry v1alpha1.LogEntry) bool {
+		return !entry.Time.After(press.Time.Time) && (ofPolicy || entry.Node == object.GetName())
+	}
 	list := &v1alpha1.PatchTaskList{}
 	if err := p.Client.List(ctx, list, client.UnsafeDisableDeepCopy); err != nil {
-		return 0, fmt.Errorf("listing the tasks of policy %s: %w", policy.Name, err)
+		return 0, fmt.Errorf("listing the tasks whose log to clear for %s: %w", object.GetName(), err)
 	}
 	var full []*v1alpha1.PatchTask
 	for i := range list.Items {
 		task := &list.Items[i]
-		if task.Spec.Policy != policy.Name || !task.DeletionTimestamp.IsZero() || len(task.Status.Log) == 0 {
-			continue
-		}
-		if h := task.Status.Handled; h == nil || h.LogClearedAt == nil || h.LogClearedAt.Before(&press.Time) {
+		if task.DeletionTimestamp.IsZero() && (!ofPolicy || task.Spec.Policy == object.GetName()) && slices.ContainsFunc(task.Status.Log, goes) {
 			full = append(full, task)
 		}
 	}
 	return each(ctx, full, func(ctx context.Context, before *v1alpha1.PatchTask) error {
 		task := before.DeepCopy()
-		empty(task, press)
+		task.Status.Log = slices.DeleteFunc(task.Status.Log, goes)
+		if ofPolicy {
+			remember(task, press)
+		}
 		patch := client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{})
 		if err := p.Client.Status().Patch(ctx, task, patch, client.FieldOwner(v1alpha1.ManagerFieldOwner)); err != nil {
 			return fmt.Errorf("emptying the log of the task %s: %w", task.Name, outdated(err))
@@ -143,10 +156,9 @@ func (p *Presses) emptyTasks(ctx context.Context, policy *v1alpha1.PatchPolicy, 
 	})
 }
 
-// empty empties the log in a task's status. What the task controller derives again
-// from what happened before does not come back.
-func empty(task *v1alpha1.PatchTask, press *v1alpha1.ButtonPress) {
-	task.Status.Log = nil
+// remember has a task's status say until when its log was cleared. What the task
+// controller derives again from what happened before does not come back.
+func remember(task *v1alpha1.PatchTask, press *v1alpha1.ButtonPress) {
 	if task.Status.Handled == nil {
 		task.Status.Handled = &v1alpha1.HandledButtons{}
 	}

@@ -49,6 +49,16 @@ func entries(label, value string) int {
 	return len(list.Items)
 }
 
+// hostClears are the clears that a node's agent is told of: number, task and policy.
+func hostClears(node string) []string {
+	GinkgoHelper()
+	var clears []string
+	for _, c := range assignmentNow(node).Spec.LogClears {
+		clears = append(clears, fmt.Sprintf("%d %s/%s", c.Number, c.Task, c.Policy))
+	}
+	return clears
+}
+
 var _ = Describe("nodepatch.io/clear-log", func() {
 	BeforeEach(func() {
 		addNode("a")
@@ -75,12 +85,65 @@ var _ = Describe("nodepatch.io/clear-log", func() {
 		Entry("a policy", func() client.Object { return addPolicy("workers") }, v1alpha1.PolicyLabel, "workers", 6),
 	)
 
-	It("says that the log of record stays", func() {
-		report := addReport("a")
+	It("has the agents delete the same from the logs on their hosts, until the moment of the press", func() {
+		addNode("b")
+		moved := assignmentNow("b")
+		moved.Spec.Policy = "others"
+		task := addTask("scan-now")
+		moved.Spec.Verdicts = []v1alpha1.EndedOperation{{OperationID: string(task.UID), Step: v1alpha1.StepDone}}
+		Expect(admin.Update(ctx, moved)).To(Succeed())
+		report, policy := addReport("a"), addPolicy("workers")
+
+		var told []string
+		for _, object := range []client.Object{task, addTask("deploy"), policy, report, policy} {
+			pressOn(object, v1alpha1.ClearLogAnnotation, "")
+			act(newPresses(), object)
+			told = append(told, fmt.Sprint(hostClears("a"), hostClears("b")))
+		}
+		Expect(told).To(Equal([]string{
+			"[1 scan-now/] [1 scan-now/]", // b ran it, and has moved to another policy since
+			"[1 scan-now/ 2 deploy/] [1 scan-now/]",
+			"[1 scan-now/ 2 deploy/ 3 /workers] [1 scan-now/]",
+			"[4 /] [1 scan-now/]", // the whole node
+			"[4 / 5 /workers] [1 scan-now/]",
+		}))
+		Expect(assignmentNow("a").Spec.LogClears[0].Until.Time).To(BeTemporally("~", time.Now(), 10*time.Second))
 		pressOn(report, v1alpha1.ClearLogAnnotation, "")
 		act(newPresses(), report)
 		Expect(said("Node", "a", v1alpha1.EventLogCleared)).To(ConsistOf(MatchRegexp(
-			`^Entries of this node until 20\S+Z were deleted; its log of record on the host, /var/lib/nodepatch/log, is not touched$`)))
+			`^Entries of this node until 20\S+Z were deleted; its agent deletes them from the log on the host, and says so$`)))
+		Expect(said("PatchPolicy", "workers", v1alpha1.EventLogCleared)).To(ConsistOf(HaveSuffix(
+			"the agents of 1 node delete them from the logs on the hosts, and say so")))
+	})
+
+	It("says which logs on hosts nobody can delete from", func() {
+		report := addReport("nobodys")
+		policy := &v1alpha1.PatchPolicy{ObjectMeta: metav1.ObjectMeta{Name: "empty"}, Spec: v1alpha1.PatchPolicySpec{NodeSelector: &metav1.LabelSelector{}}}
+		Expect(admin.Create(ctx, policy)).To(Succeed())
+		for _, object := range []client.Object{report, policy} {
+			pressOn(object, v1alpha1.ClearLogAnnotation, "")
+			act(newPresses(), object)
+		}
+		Expect(said("Node", "nobodys", v1alpha1.EventLogCleared)).To(ConsistOf(HaveSuffix("no policy governs the node, so that the log on its host stays as it is")))
+		Expect(said("PatchPolicy", "empty", v1alpha1.EventLogCleared)).To(ConsistOf(HaveSuffix("its policy governs no node, so that the logs on hosts stay as they are")))
+	})
+
+	It("takes a node's entries out of the status of all tasks, and leaves those of others", func() {
+		task := addTask("scan-now")
+		now := metav1.NowMicro()
+		task.Status.Log = append(task.Status.Log,
+			v1alpha1.LogEntry{Time: now, Reason: v1alpha1.EventScanFailed, Node: "a", Message: "goes"},
+			v1alpha1.LogEntry{Time: now, Reason: v1alpha1.EventScanFailed, Node: "b", Message: "stays"},
+			v1alpha1.LogEntry{Time: metav1.NewMicroTime(now.Add(time.Hour)), Reason: v1alpha1.EventNodeFailed, Node: "a", Message: "later"})
+		Expect(admin.Status().Update(ctx, task)).To(Succeed())
+		report := addReport("a")
+		pressOn(report, v1alpha1.ClearLogAnnotation, "")
+		act(newPresses(), report)
+		var left []string
+		for _, entry := range read(task).Status.Log {
+			left = append(left, entry.Message)
+		}
+		Expect(left).To(Equal([]string{"Scan begins", "stays", "later"}))
 	})
 
 	It("finds the entries of a node with a long name", func() {

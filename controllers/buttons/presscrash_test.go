@@ -27,6 +27,8 @@ type aftermath struct {
 	Retries   map[string]string
 	Clears    map[string]int64
 	Cleared   map[string][]string
+	// HostClears are what each node's agent is to delete.
+	HostClears map[string][]string
 }
 
 // onTwo is a button of a policy that governs two nodes.
@@ -94,6 +96,7 @@ func goThrough(b pressable, victim *specs.Process) aftermath {
 		Presses: (*handledOf(object)).Presses, Memory: *memory(*handledOf(object), b.annotation), InProgress: pressOf(object) != nil,
 		Annotations: object.GetAnnotations(), Answers: said(b.kind, b.name, b.reason), Left: entries(v1alpha1.NodeLabel, "a"),
 		Refreshes: map[string]int64{}, Retries: map[string]string{}, Clears: map[string]int64{}, Cleared: map[string][]string{},
+		HostClears: map[string][]string{},
 	}
 	for i := range end.Answers {
 		if b.annotation == v1alpha1.ClearLogAnnotation {
@@ -103,7 +106,7 @@ func goThrough(b pressable, victim *specs.Process) aftermath {
 	for _, node := range nodes {
 		retry, assignment := retryNow(node), assignmentNow(node)
 		end.Refreshes[node], end.Clears[node] = assignment.Spec.PatchDataRefreshes, assignment.Spec.RetryClears
-		end.Retries[node], end.Cleared[node] = retry.Status.Summary, answers(node)
+		end.Retries[node], end.Cleared[node], end.HostClears[node] = retry.Status.Summary, answers(node), hostClears(node)
 	}
 	removeAll()
 	return end
@@ -139,9 +142,11 @@ var _ = Describe("A manager that dies with a press half done, or whose API serve
 		}),
 		Entry("clear-log on a policy", pressables["clear-log on a policy"], func(end aftermath) {
 			Expect(end.Left).To(Equal(1), "what came since")
+			Expect(end.HostClears).To(Equal(map[string][]string{"a": {"1 /workers"}, "b": {"1 /workers"}}))
 		}),
 		Entry("clear-log on a report", pressables["clear-log on a report"], func(end aftermath) {
 			Expect(end.Left).To(Equal(2), "what came since, and the answer")
+			Expect(end.HostClears).To(Equal(map[string][]string{"a": {"1 /"}, "b": nil}))
 		}),
 	)
 })

@@ -62,7 +62,7 @@ var checks = []func(*candidate) *objection{
 
 // begin makes the plan for a task that was not accepted yet.
 func begin(in Input) Plan {
-	plan := Plan{now: in.Now, task: in.Task, Trigger: v1alpha1.TriggerManual}
+	plan := Plan{now: in.Now, task: in.Task, assignments: in.Assignments, Trigger: v1alpha1.TriggerManual}
 	if why, stopped := stopped(in.Task); stopped {
 		plan.Phase, plan.Reason, plan.Cause = v1alpha1.TaskStopped, v1alpha1.ReasonStopped, why
 		plan.Stop = &v1alpha1.TaskStop{Time: metav1.NewTime(in.Now), Reason: plan.Reason, Message: limit(why, maxMessage)}

@@ -42,14 +42,23 @@ func (p *Plan) Entries() []patchlog.Entry {
 	if p.Ended() {
 		entries = append(entries, p.lastEntry(run))
 	}
-	return slices.DeleteFunc(entries, func(entry patchlog.Entry) bool { return p.cleared(entry.Time) })
+	return slices.DeleteFunc(entries, p.cleared)
 }
 
-// cleared says whether the task's log was cleared since a time. Plans know whole
-// seconds: what happened in the second in which it was cleared stays.
-func (p *Plan) cleared(at time.Time) bool {
+// cleared says whether an entry was cleared since: with the task's log, or with its
+// node's or its policy's. Plans know whole seconds: what happened in the second in
+// which the button was pressed stays.
+func (p *Plan) cleared(entry patchlog.Entry) bool {
 	handled := p.task.Status.Handled
-	return handled != nil && handled.LogClearedAt != nil && at.Before(handled.LogClearedAt.Truncate(time.Second))
+	if handled != nil && handled.LogClearedAt != nil && entry.Time.Before(handled.LogClearedAt.Truncate(time.Second)) {
+		return true
+	}
+	given := p.assignments[entry.Node]
+	if given == nil {
+		return false
+	}
+	entry.Time = entry.Time.Truncate(time.Second).Add(time.Second - 1)
+	return patchlog.Cleared(entry, given.Spec.LogClears)
 }
 
 // lastEntry is the one with which a task ends.
@@ -96,18 +105,18 @@ func (p *Plan) log(old []v1alpha1.LogEntry) []v1alpha1.LogEntry {
 	for _, entry := range old {
 		known[key{entry.Reason, entry.Node}] = true
 	}
-	add := func(entry v1alpha1.LogEntry) {
-		if k := (key{entry.Reason, entry.Node}); !known[k] && !p.cleared(entry.Time.Time) {
+	add := func(entry patchlog.Entry) {
+		if k := (key{entry.Reason, entry.Node}); !known[k] && !p.cleared(entry) {
 			known[k] = true
-			log = append(log, entry)
+			log = append(log, entry.LogEntry())
 		}
 	}
 	for _, entry := range p.Entries() {
-		add(entry.LogEntry())
+		add(entry)
 	}
 	for i := range p.Nodes {
 		if entry, told := p.told(&p.Nodes[i]); told {
-			add(entry.LogEntry())
+			add(entry)
 		}
 	}
 	// The order leaves nothing to chance, so that the same entries are cut every time.

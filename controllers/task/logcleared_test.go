@@ -46,3 +46,25 @@ func TestClearedLogDoesNotComeBack(t *testing.T) {
 		t.Errorf("a manager that begins anew writes them again: %v", plan.Entries())
 	}
 }
+
+func TestNodesClearedLogDoesNotComeBack(t *testing.T) {
+	in := newInput("a", "b", "c")
+	in.Now = epoch.Add(time.Minute)
+	in.failed("a", v1alpha1.ReasonOutputNotUnderstood, "of a node whose log was cleared")
+	in.failed("b", v1alpha1.ReasonOutputNotUnderstood, "of another")
+	in.apply(ptr.To(in.decide()))
+	clear := func(node string, clears ...v1alpha1.LogClear) { in.Assignments[node].Spec.LogClears = clears }
+	clear("a", v1alpha1.LogClear{Number: 1, Until: metav1.NewMicroTime(in.Now.Add(1500 * time.Millisecond))})
+	clear("b", v1alpha1.LogClear{Number: 1, Task: "another", Until: metav1.NewMicroTime(in.Now.Add(1500 * time.Millisecond))})
+	in.Task.Status.Log = nil
+	in.Now = in.Now.Add(time.Second)
+	in.failed("c", v1alpha1.ReasonLocked, "of a third")
+	in.apply(ptr.To(in.decide()))
+	var got []string
+	for _, entry := range in.Task.Status.Log {
+		got = append(got, entry.Reason+" "+entry.Node)
+	}
+	if diff := cmp.Diff([]string{"ScanFailed b", "ScanFailed c", "TaskFailed "}, got); diff != "" {
+		t.Errorf("log differs (-want +got):\n%s", diff)
+	}
+}

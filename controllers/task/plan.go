@@ -80,8 +80,9 @@ type Plan struct {
 	// Next is when to decide again if nothing happens before; zero for never.
 	Next time.Time
 
-	now  time.Time
-	task *v1alpha1.PatchTask
+	now         time.Time
+	task        *v1alpha1.PatchTask
+	assignments map[string]*v1alpha1.PatchAssignment
 }
 
 // Place is where a node stands in a task.
@@ -164,7 +165,7 @@ func Decide(in Input) Plan {
 // proceed makes the plan for a task that was accepted.
 func proceed(in Input) Plan {
 	run := newRun(in)
-	plan := Plan{Phase: v1alpha1.TaskRunning, Reason: v1alpha1.ReasonRunning, now: in.Now, task: in.Task}
+	plan := Plan{Phase: v1alpha1.TaskRunning, Reason: v1alpha1.ReasonRunning, now: in.Now, task: in.Task, assignments: in.Assignments}
 	plan.Nodes = run.nodes()
 	waves := run.divide(plan.Nodes)
 	if run.stop == nil {

@@ -48,6 +48,8 @@ func ForKind(kind schema.GroupVersionKind) interface{} {
 		return &apiv1alpha1.KernelApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("LoadBalancerOptions"):
 		return &apiv1alpha1.LoadBalancerOptionsApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("LogClear"):
+		return &apiv1alpha1.LogClearApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("LogEntry"):
 		return &apiv1alpha1.LogEntryApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("MaintenanceWindow"):

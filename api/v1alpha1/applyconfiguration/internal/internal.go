@@ -304,6 +304,21 @@ var schemaYAML = typed.YAMLObject(`types:
       type:
         namedType: io.k8s.apimachinery.pkg.apis.meta.v1.Duration
       default: 30s
+- name: com.github.nodepatch.nodepatch.api.v1alpha1.LogClear
+  map:
+    fields:
+    - name: number
+      type:
+        scalar: numeric
+    - name: policy
+      type:
+        scalar: string
+    - name: task
+      type:
+        scalar: string
+    - name: until
+      type:
+        namedType: io.k8s.apimachinery.pkg.apis.meta.v1.MicroTime
 - name: com.github.nodepatch.nodepatch.api.v1alpha1.LogEntry
   map:
     fields:
@@ -520,6 +535,12 @@ var schemaYAML = typed.YAMLObject(`types:
 - name: com.github.nodepatch.nodepatch.api.v1alpha1.PatchAssignmentSpec
   map:
     fields:
+    - name: logClears
+      type:
+        list:
+          elementType:
+            namedType: com.github.nodepatch.nodepatch.api.v1alpha1.LogClear
+          elementRelationship: atomic
     - name: operation
       type:
         namedType: com.github.nodepatch.nodepatch.api.v1alpha1.Operation

@@ -27,6 +27,11 @@ type PatchAssignmentSpecApplyConfiguration struct {
 	// An operation that is under way goes first, and will do if it refreshes
 	// itself.
 	PatchDataRefreshes *int64 `json:"patchDataRefreshes,omitempty"`
+	// logClears are the parts of the node's patch log that people had deleted: the
+	// agent deletes them from the log that it keeps on the host. There is one for
+	// each task and policy, and one for the whole node, with the last time each; of
+	// more than 32 the oldest are forgotten.
+	LogClears []LogClearApplyConfiguration `json:"logClears,omitempty"`
 }
 
 // PatchAssignmentSpecApplyConfiguration constructs a declarative configuration of the PatchAssignmentSpec type for use with
@@ -77,5 +82,18 @@ func (b *PatchAssignmentSpecApplyConfiguration) WithRetryClears(value int64) *Pa
 // If called multiple times, the PatchDataRefreshes field is set to the value of the last call.
 func (b *PatchAssignmentSpecApplyConfiguration) WithPatchDataRefreshes(value int64) *PatchAssignmentSpecApplyConfiguration {
 	b.PatchDataRefreshes = &value
+	return b
+}
+
+// WithLogClears adds the given value to the LogClears field in the declarative configuration
+// and returns the receiver, so that objects can be build by chaining "With" function invocations.
+// If called multiple times, values provided by each call will be appended to the LogClears field.
+func (b *PatchAssignmentSpecApplyConfiguration) WithLogClears(values ...*LogClearApplyConfiguration) *PatchAssignmentSpecApplyConfiguration {
+	for i := range values {
+		if values[i] == nil {
+			panic("nil value passed to WithLogClears")
+		}
+		b.LogClears = append(b.LogClears, *values[i])
+	}
 	return b
 }
