@@ -11,6 +11,7 @@ import (
 
 	"github.com/nodepatch/nodepatch/api/v1alpha1"
 	"github.com/nodepatch/nodepatch/controllers/agents"
+	"github.com/nodepatch/nodepatch/controllers/openreports"
 )
 
 // cacheOptions keep the manager small: the cache holds what the controllers
@@ -18,6 +19,7 @@ import (
 // from the cache are patched and never updated as a whole.
 func cacheOptions(namespace string) cache.Options {
 	here := map[string]cache.Config{namespace: {}}
+	definitions, one := openreports.Kind()
 	return cache.Options{
 		DefaultTransform: cache.TransformStripManagedFields(),
 		ByObject: map[client.Object]cache.ByObject{
@@ -29,6 +31,7 @@ func cacheOptions(namespace string) cache.Options {
 			&appsv1.DaemonSet{}: {
 				Namespaces: here, Field: fields.OneTermEqualSelector("metadata.name", agents.Name),
 			},
+			definitions: one,
 		},
 	}
 }
@@ -52,8 +55,10 @@ func stripNode(node *corev1.Node) {
 	node.Status = corev1.NodeStatus{Conditions: node.Status.Conditions, NodeInfo: node.Status.NodeInfo}
 }
 
-// stripReport drops the lists, of up to 1,000 entries; the counts stay.
+// stripReport drops the lists, of up to 1,000 entries; the counts stay, and a
+// digest of the security patches.
 func stripReport(report *v1alpha1.PatchReport) {
+	openreports.Remember(report)
 	report.Status.Patches = nil
 	report.Status.NewPackages = nil
 	report.Status.Installed = nil

@@ -5,9 +5,11 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
+	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/nodepatch/nodepatch/api/v1alpha1"
+	"github.com/nodepatch/nodepatch/controllers/openreports"
 )
 
 func TestTheCacheKeepsWhatIsReadAndDropsTheRest(t *testing.T) {
@@ -20,6 +22,10 @@ func TestTheCacheKeepsWhatIsReadAndDropsTheRest(t *testing.T) {
 	ready := []corev1.NodeCondition{{Type: corev1.NodeReady}}
 	taints := []corev1.Taint{{Key: "t"}}
 	counts := &v1alpha1.ReportCounts{PatchCounts: v1alpha1.PatchCounts{Missing: 1}}
+
+	of := []v1alpha1.Patch{{Name: "p", Classification: v1alpha1.ClassificationSecurity}}
+	noted := &v1alpha1.PatchReport{ObjectMeta: *kept.DeepCopy(), Status: v1alpha1.PatchReportStatus{Patches: of}}
+	openreports.Remember(noted)
 
 	tests := map[string]struct{ object, want any }{
 		"node": {
@@ -38,11 +44,23 @@ func TestTheCacheKeepsWhatIsReadAndDropsTheRest(t *testing.T) {
 			},
 		},
 		"report": {
-			object: &v1alpha1.PatchReport{ObjectMeta: meta, Status: v1alpha1.PatchReportStatus{
-				Counts: counts, Patches: []v1alpha1.Patch{{Name: "p"}}, NewPackages: []v1alpha1.NewPackage{{Name: "q"}},
+			object: &v1alpha1.PatchReport{ObjectMeta: *meta.DeepCopy(), Status: v1alpha1.PatchReportStatus{
+				Counts: counts, Patches: of, NewPackages: []v1alpha1.NewPackage{{Name: "q"}},
 				Installed: &v1alpha1.InstalledPatches{Task: "t"},
 			}},
-			want: &v1alpha1.PatchReport{ObjectMeta: kept, Status: v1alpha1.PatchReportStatus{Counts: counts}},
+			want: &v1alpha1.PatchReport{ObjectMeta: noted.ObjectMeta, Status: v1alpha1.PatchReportStatus{Counts: counts}},
+		},
+		"definition": {
+			object: &apiextensionsv1.CustomResourceDefinition{ObjectMeta: meta,
+				Spec: apiextensionsv1.CustomResourceDefinitionSpec{Group: "g", Versions: []apiextensionsv1.CustomResourceDefinitionVersion{
+					{Name: "v1", Served: true, Schema: &apiextensionsv1.CustomResourceValidation{}},
+				}},
+			},
+			want: &apiextensionsv1.CustomResourceDefinition{ObjectMeta: kept,
+				Spec: apiextensionsv1.CustomResourceDefinitionSpec{Group: "g", Versions: []apiextensionsv1.CustomResourceDefinitionVersion{
+					{Name: "v1", Served: true},
+				}},
+			},
 		},
 		"pod": {
 			object: &corev1.Pod{ObjectMeta: meta,
@@ -59,6 +77,8 @@ func TestTheCacheKeepsWhatIsReadAndDropsTheRest(t *testing.T) {
 			transforms["node"] = by.Transform
 		case *v1alpha1.PatchReport:
 			transforms["report"] = by.Transform
+		case *apiextensionsv1.CustomResourceDefinition:
+			transforms["definition"] = by.Transform
 		case *corev1.Pod:
 			transforms["pod"] = by.Transform
 		}

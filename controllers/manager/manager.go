@@ -28,6 +28,7 @@ import (
 	"github.com/nodepatch/nodepatch/controllers/blockers"
 	"github.com/nodepatch/nodepatch/controllers/buttons"
 	"github.com/nodepatch/nodepatch/controllers/metrics"
+	"github.com/nodepatch/nodepatch/controllers/openreports"
 	"github.com/nodepatch/nodepatch/controllers/policy"
 	"github.com/nodepatch/nodepatch/controllers/schedule"
 	"github.com/nodepatch/nodepatch/controllers/task"
@@ -62,7 +63,7 @@ func run(ctx context.Context, config *rest.Config, o options) error {
 
 func newManager(config *rest.Config, o options, resign func()) (ctrl.Manager, error) {
 	kinds := runtime.NewScheme()
-	if err := errors.Join(scheme.AddToScheme(kinds), v1alpha1.AddToScheme(kinds)); err != nil {
+	if err := errors.Join(scheme.AddToScheme(kinds), v1alpha1.AddToScheme(kinds), openreports.AddToScheme(kinds)); err != nil {
 		return nil, err
 	}
 	mgr, err := ctrl.NewManager(config, ctrl.Options{
@@ -111,6 +112,7 @@ func newManager(config *rest.Config, o options, resign func()) (ctrl.Manager, er
 		}},
 		{"buttons", func() error { return buttons.SetupWithManager(mgr, log) }},
 		{"metrics", func() error { return metrics.SetupWithManager(mgr, version) }},
+		{"openreports", func() error { return openreports.SetupWithManager(mgr) }},
 	} {
 		if err := controller.setup(); err != nil {
 			return nil, fmt.Errorf("setting up the controller %s: %w", controller.name, err)
