@@ -11,13 +11,13 @@ import (
 	"testing"
 	"time"
 
-	"github.com/nodepatch/nodepatch/nodeagent/host"
 	"github.com/nodepatch/nodepatch/nodeagent/packages"
 	"github.com/nodepatch/nodepatch/nodeagent/packages/apt"
 	"github.com/nodepatch/nodepatch/nodeagent/packages/dnf"
 	"github.com/nodepatch/nodepatch/nodeagent/packages/zypper"
 	"github.com/nodepatch/nodepatch/test/aptrepo"
 	"github.com/nodepatch/nodepatch/test/roots"
+	"github.com/nodepatch/nodepatch/test/roots/hosts"
 	"github.com/nodepatch/nodepatch/test/rpmrepo"
 )
 
@@ -60,7 +60,7 @@ func aptMachine(t *testing.T) *machine {
 	repo.Add(aptrepo.Package{Name: "toy", Version: "2.0", Postinst: gate}, last)
 	must(t, repo.Publish())
 	m.Run(t, "apt-get", "-q", "update")
-	node, files := m.open(t)
+	node, files := hosts.Open(t, m.Layer)
 	m.manager = func(l packages.Locks) packages.Manager {
 		l.Open = node.OpenFile
 		return apt.New(nil, files.FS(), l)
@@ -95,7 +95,7 @@ func dnfMachine(t *testing.T) *machine {
 	m := rpmMachine(t, "/etc/yum.repos.d/toys.repo", []string{"dnf", "-q", "-y", "install", "toy-release", "toy", "last"}, []string{"dnf", "-q", "--refresh", "makecache"})
 	m.upgrade = []string{"dnf", "-y", "--setopt=keepcache=1", "upgrade", "toy", "last"}
 	m.said = "can't create transaction lock on /var/lib/rpm/.rpm.lock"
-	node, files := m.open(t)
+	node, files := hosts.Open(t, m.Layer)
 	m.manager = func(l packages.Locks) packages.Manager {
 		l.Open = node.OpenFile
 		return dnf.New(nil, files.FS(), l)
@@ -107,7 +107,7 @@ func zypperMachine(t *testing.T) *machine {
 	m := rpmMachine(t, "/etc/zypp/repos.d/toys.repo", []string{"zypper", "-n", "install", "--name", "toy-release", "toy", "last"}, []string{"zypper", "-n", "refresh"})
 	m.upgrade = []string{"zypper", "-n", "update", "toy", "last"}
 	m.said = "can't create transaction lock on /var/lib/rpm/.rpm.lock"
-	node, files := m.open(t)
+	node, files := hosts.Open(t, m.Layer)
 	m.manager = func(l packages.Locks) packages.Manager {
 		l.Open = node.OpenFile
 		return zypper.New(nil, files.FS(), l)
@@ -120,16 +120,6 @@ func must(t *testing.T, err error) {
 	if err != nil {
 		t.Fatal(err)
 	}
-}
-
-func (m *machine) open(t *testing.T) (*host.Host, *os.Root) {
-	t.Helper()
-	node, err := host.Detect(m.Path, host.DefaultDir)
-	must(t, err)
-	files, err := os.OpenRoot(m.Path)
-	must(t, err)
-	t.Cleanup(func() { _ = files.Close() })
-	return node, files
 }
 
 // program runs in no PID namespace of its own, as on a host: the tools name each other by their numbers.

@@ -13,11 +13,11 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/nodepatch/nodepatch/nodeagent/host"
 	"github.com/nodepatch/nodepatch/nodeagent/packages"
 	"github.com/nodepatch/nodepatch/nodeagent/packages/apt"
 	"github.com/nodepatch/nodepatch/test/aptrepo"
 	"github.com/nodepatch/nodepatch/test/roots"
+	"github.com/nodepatch/nodepatch/test/roots/hosts"
 )
 
 var record = flag.String("record", "", "write what the machine's commands print to this directory below testdata")
@@ -38,19 +38,11 @@ func newMachine(tb testing.TB, o packages.Locks) *machine {
 		}
 		return roots.Debian(ctx, log)
 	})
-	node, err := host.Detect(layer.Path, host.DefaultDir)
-	if err != nil {
-		tb.Fatal(err)
-	}
+	node, files := hosts.Open(tb, layer)
 	session, err := node.Session("test", "apt")
 	if err != nil {
 		tb.Fatal(err)
 	}
-	files, err := os.OpenRoot(layer.Path)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	tb.Cleanup(func() { _ = files.Close() })
 	m := &machine{layer: layer, runner: session}
 	if *record != "" {
 		m.runner = &recorder{next: session, dir: filepath.Join("testdata", *record)}

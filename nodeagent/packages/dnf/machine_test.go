@@ -14,10 +14,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/nodepatch/nodepatch/nodeagent/host"
 	"github.com/nodepatch/nodepatch/nodeagent/packages"
 	"github.com/nodepatch/nodepatch/nodeagent/packages/dnf"
 	"github.com/nodepatch/nodepatch/test/roots"
+	"github.com/nodepatch/nodepatch/test/roots/hosts"
 	"github.com/nodepatch/nodepatch/test/rpmrepo"
 )
 
@@ -32,19 +32,11 @@ type machine struct {
 func newMachine(tb testing.TB, locks packages.Locks) *machine {
 	tb.Helper()
 	layer := roots.Open(tb, roots.RPM)
-	node, err := host.Detect(layer.Path, host.DefaultDir)
-	if err != nil {
-		tb.Fatal(err)
-	}
+	node, files := hosts.Open(tb, layer)
 	session, err := node.Session("test", "dnf")
 	if err != nil {
 		tb.Fatal(err)
 	}
-	files, err := os.OpenRoot(layer.Path)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	tb.Cleanup(func() { _ = files.Close() })
 	if !dnf.Installed(files.FS()) {
 		tb.Fatal("the machine has no dnf")
 	}

@@ -2,19 +2,17 @@ package rpm_test
 
 import (
 	"cmp"
-	"context"
 	"net/http"
 	"net/http/httptest"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
-	"github.com/nodepatch/nodepatch/nodeagent/host"
 	"github.com/nodepatch/nodepatch/nodeagent/packages"
 	"github.com/nodepatch/nodepatch/nodeagent/packages/rpm"
 	"github.com/nodepatch/nodepatch/test/roots"
+	"github.com/nodepatch/nodepatch/test/roots/hosts"
 	"github.com/nodepatch/nodepatch/test/rpmrepo"
 )
 
@@ -27,36 +25,12 @@ type machine struct {
 
 func newMachine(t *testing.T) *machine {
 	t.Helper()
-	roots.Require(t, roots.Supported())
-	root, err := roots.RPM(t.Context(), t.Output())
-	if err != nil {
-		t.Fatal(err)
-	}
-	layer, err := root.Layer(t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := layer.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	if err := layer.MountKernel(); err != nil {
-		t.Fatal(err)
-	}
-	node, err := host.Detect(layer.Path, host.DefaultDir)
-	if err != nil {
-		t.Fatal(err)
-	}
+	layer := roots.Open(t, roots.RPM)
+	node, files := hosts.Open(t, layer)
 	session, err := node.Session("test", "rpm")
 	if err != nil {
 		t.Fatal(err)
 	}
-	files, err := os.OpenRoot(layer.Path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = files.Close() })
 	return &machine{Database: rpm.New(session, files.FS()), layer: layer, files: files}
 }
 
@@ -80,30 +54,10 @@ func (m *machine) install(t *testing.T, how string, all ...rpmrepo.Package) {
 		if response.Code != http.StatusOK {
 			t.Fatalf("%s: status %d", file, response.Code)
 		}
-		m.write(t, "/tmp/"+file, response.Body.String())
+		m.layer.Write(t, "/tmp/"+file, response.Body.String())
 		argv = append(argv, "/tmp/"+file)
 	}
-	m.run(t, argv...)
-}
-
-func (m *machine) run(t *testing.T, argv ...string) string {
-	t.Helper()
-	output, err := m.layer.Command(context.Background(), argv[0], argv[1:]...).CombinedOutput()
-	if err != nil {
-		t.Fatalf("%q: %v: %s", argv, err, output)
-	}
-	return string(output)
-}
-
-func (m *machine) write(t *testing.T, name, content string) {
-	t.Helper()
-	path := filepath.Join(m.layer.Path, name)
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(path, []byte(content), 0o644); err != nil {
-		t.Fatal(err)
-	}
+	m.layer.Run(t, argv...)
 }
 
 func (m *machine) nevras(t *testing.T) []string {
@@ -179,7 +133,7 @@ func TestRepair(t *testing.T) {
 	new.Files = map[string]string{"/usr/share/toy/new": "new", "/usr/share/toy/both": "new"}
 	old.Preun, old.Postun = `echo "preun $1" >>/var/lib/toy`, `echo "postun $1" >>/var/lib/toy`
 	m.install(t, "-U", rpmrepo.Kernel("5.14.0-1.el9"), old)
-	m.write(t, "/etc/toy.conf", "mine")
+	m.layer.Write(t, "/etc/toy.conf", "mine")
 	m.install(t, "-i", rpmrepo.Kernel("5.14.0-2.el9"))
 	if _, after, err := m.Repair(t.Context()); err != nil || len(after.Packages) != 3 || len(after.Problems()) != 0 {
 		t.Fatalf("with two kernels and nothing to repair there are %+v, %v", after, err)

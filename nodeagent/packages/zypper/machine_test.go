@@ -15,10 +15,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/nodepatch/nodepatch/nodeagent/host"
 	"github.com/nodepatch/nodepatch/nodeagent/packages"
 	"github.com/nodepatch/nodepatch/nodeagent/packages/zypper"
 	"github.com/nodepatch/nodepatch/test/roots"
+	"github.com/nodepatch/nodepatch/test/roots/hosts"
 	"github.com/nodepatch/nodepatch/test/rpmrepo"
 )
 
@@ -35,19 +35,11 @@ type machine struct {
 func newMachine(tb testing.TB, locks packages.Locks) *machine {
 	tb.Helper()
 	layer := roots.Open(tb, roots.RPM)
-	node, err := host.Detect(layer.Path, host.DefaultDir)
-	if err != nil {
-		tb.Fatal(err)
-	}
+	node, files := hosts.Open(tb, layer)
 	session, err := node.Session("test", "zypper")
 	if err != nil {
 		tb.Fatal(err)
 	}
-	files, err := os.OpenRoot(layer.Path)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	tb.Cleanup(func() { _ = files.Close() })
 	m := &machine{layer: layer, seen: &watcher{next: session}}
 	if *record != "" {
 		m.seen.dir = filepath.Join(*record, tb.Name())
@@ -268,10 +260,6 @@ func hang(tb testing.TB) string {
 // with is the same machine with other patience.
 func (m *machine) with(tb testing.TB, locks packages.Locks) *zypper.Manager {
 	tb.Helper()
-	files, err := os.OpenRoot(m.layer.Path)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	tb.Cleanup(func() { _ = files.Close() })
+	_, files := hosts.Open(tb, m.layer)
 	return zypper.New(m.seen, files.FS(), locks)
 }
