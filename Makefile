@@ -55,6 +55,7 @@ build: ## Build the manager and the agent into bin/
 generate: $(TOOLS)/.stamp ## Generate deepcopy, apply configurations, CRDs and the API reference
 	$(GEN) object crd output:crd:dir=config/crd/bases applyconfiguration paths=$(API)
 	$(TOOLS)/crd-ref-docs --source-path=api/v1alpha1 --config=config/crd/reference/config.yaml --templates-dir=config/crd/reference/templates --renderer=markdown --output-path=config/crd/README.md --log-level=ERROR
+	go run ./hack/reasons >>config/crd/README.md
 
 .PHONY: format
 format: $(TOOLS)/.stamp ## Format the code

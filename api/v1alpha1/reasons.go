@@ -78,8 +78,6 @@ const (
 	// ReasonStopping: the run has to end, and waits for nodes to finish what
 	// they have begun.
 	ReasonStopping = "Stopping"
-	// ReasonFinished: the run is over.
-	ReasonFinished = "Finished"
 	// ReasonTooManyFailures: more nodes failed than maxFailures allows, so that
 	// the rollout halted.
 	ReasonTooManyFailures = "TooManyFailures"
