@@ -1,5 +1,7 @@
 # One image with both programs: the manager, which runs as a user without
-# rights, and the agent, which the manager runs privileged on the nodes.
+# rights, and the agent, which the manager runs privileged on the nodes. For every
+# architecture of Kubernetes, each cross-compiled on the builder's own:
+#   docker buildx build --platform linux/amd64,linux/arm64,linux/s390x,linux/ppc64le --build-arg VERSION=v1 -t $IMG --push .
 FROM --platform=$BUILDPLATFORM golang:1.26 AS build
 ARG TARGETOS TARGETARCH VERSION=dev
 WORKDIR /src

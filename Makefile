@@ -7,6 +7,7 @@ SHELL := /usr/bin/env bash -o pipefail
 VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 IMG      ?= nodepatch:dev
 MACHINES ?= 2
+PLATFORMS ?= $(shell go env GOARCH)
 KUBECTL  ?= kubectl
 
 LDFLAGS  := -s -w -X main.version=$(VERSION)
@@ -52,10 +53,11 @@ build: ## Build the manager and the agent into bin/
 	go build -ldflags '$(LDFLAGS)' -o bin/agent ./nodeagent
 
 .PHONY: generate
-generate: $(TOOLS)/.stamp ## Generate deepcopy, apply configurations, CRDs and the API reference
+generate: $(TOOLS)/.stamp ## Generate deepcopy, apply configurations, CRDs, the API reference and the chart's templates
 	$(GEN) object crd output:crd:dir=config/crd/bases applyconfiguration paths=$(API)
 	$(TOOLS)/crd-ref-docs --source-path=api/v1alpha1 --config=config/crd/reference/config.yaml --templates-dir=config/crd/reference/templates --renderer=markdown --output-path=config/crd/README.md --log-level=ERROR
 	go run ./hack/reasons >>config/crd/README.md
+	cd hack/chart && go run .
 
 .PHONY: format
 format: $(TOOLS)/.stamp ## Format the code
@@ -78,12 +80,17 @@ packages: ## Install the Debian packages of hack/packages.txt that are missing
 	@hack/install-packages
 
 .PHONY: tools
-tools: $(TOOLS)/.stamp ## Build the pinned tools of hack/tools into bin/tools
+tools: $(TOOLS)/.stamp $(TOOLS)/helm ## Build the pinned tools of hack/tools, and helm, into bin/tools
 
 $(TOOLS)/.stamp: hack/tools/go.mod hack/tools/go.sum hack/tools/golangci-lint/main.go
 	@mkdir -p $(TOOLS)
 	cd hack/tools && go build -ldflags '-s -w' -o ../../$(TOOLS)/ ./golangci-lint \
 	  sigs.k8s.io/controller-tools/cmd/controller-gen github.com/elastic/crd-ref-docs golang.org/x/vuln/cmd/govulncheck
+	@touch $@
+
+$(TOOLS)/helm: hack/chart/go.mod hack/chart/go.sum
+	@mkdir -p $(TOOLS)
+	cd hack/chart && go build -ldflags '-s -w' -o ../../$@ helm.sh/helm/v4/cmd/helm
 	@touch $@
 
 ##@ A cluster of machines on this one
@@ -108,8 +115,11 @@ image: build ## Write the image IMG as an archive under bin/, without Docker
 	go run ./hack/image -tag $(IMG) -o bin/nodepatch-image.tar
 
 .PHONY: push
-push: build ## Write the image IMG and upload it, with the credentials of docker login
-	go run ./hack/image -tag $(IMG) -o bin/nodepatch-image.tar -push
+push: ## Build the image IMG for PLATFORMS="amd64 arm64 …" and upload it, with the credentials of docker login
+	@for arch in $(PLATFORMS); do for program in manager:./controllers/manager agent:./nodeagent; do \
+	  echo "Building $${program%%:*} for $$arch"; \
+	  GOARCH=$$arch go build -ldflags '$(LDFLAGS)' -o bin/push/$$arch/$${program%%:*} $${program##*:} || exit; done; done
+	go run ./hack/image -tag $(IMG) -push '$(PLATFORMS)' -programs bin/push -digest bin/nodepatch-image.digest
 
 .PHONY: install
 install: ## Install the CRDs alone
@@ -119,6 +129,13 @@ install: ## Install the CRDs alone
 deploy: ## Install CRDs, RBAC, admission policies and the manager with image IMG
 	$(KUBECTL) kustomize config/default | sed 's|nodepatch:dev|$(IMG)|g' | $(KUBECTL) apply --server-side -f -
 
+.PHONY: dist
+dist: ## Write dist/install.yaml and the chart's archive, with IMG by the digest that "make push" got
+	@mkdir -p dist
+	image='$(IMG)'; if pushed=$$(grep -F '$(IMG)@' bin/nodepatch-image.digest 2>/dev/null); then image=$$pushed; fi; \
+	$(KUBECTL) kustomize config/default | sed "s|nodepatch:dev|$$image|g" > dist/install.yaml; echo "Wrote dist/install.yaml with $$image"; \
+	cd hack/chart && go run . -package ../../dist -image "$$image" -version '$(VERSION)'
+
 .PHONY: undeploy
-undeploy: ## Put back every node that is worked on, then take everything away
+undeploy: ## Put back every node that is worked on (PATIENCE=10m), then take everything away
 	KUBECTL='$(KUBECTL)' hack/undeploy

@@ -145,7 +145,7 @@ func TestAPolicyThatIsBeingDeletedHasNoAgents(t *testing.T) {
 
 func TestLabelsOfTheDaemonSetAreNotShared(t *testing.T) {
 	before := maps.Clone(PodLabels)
-	daemonSet("ns", "image", nil).WithLabels(map[string]string{"x": "y"})
+	daemonSet(Options{Namespace: "ns", Image: "image"}, nil).WithLabels(map[string]string{"x": "y"})
 	if diff := cmp.Diff(before, PodLabels); diff != "" {
 		t.Errorf("a DaemonSet changed the labels of all (-before +after):\n%s", diff)
 	}

@@ -6,7 +6,6 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	appsac "k8s.io/client-go/applyconfigurations/apps/v1"
 	corev1ac "k8s.io/client-go/applyconfigurations/core/v1"
@@ -31,9 +30,9 @@ var PodLabels = map[string]string{
 
 // daemonSet is the DaemonSet as it should be. The agents run on the nodes that
 // match one of the terms, tainted or not.
-func daemonSet(namespace, image string, terms []corev1.NodeSelectorTerm) *appsac.DaemonSetApplyConfiguration {
+func daemonSet(options Options, terms []corev1.NodeSelectorTerm) *appsac.DaemonSetApplyConfiguration {
 	labels := maps.Clone(PodLabels)
-	return appsac.DaemonSet(Name, namespace).
+	return appsac.DaemonSet(Name, options.Namespace).
 		WithLabels(labels).
 		WithSpec(appsac.DaemonSetSpec().
 			WithSelector(metav1ac.LabelSelector().WithMatchLabels(labels)).
@@ -42,15 +41,18 @@ func daemonSet(namespace, image string, terms []corev1.NodeSelectorTerm) *appsac
 				WithRollingUpdate(appsac.RollingUpdateDaemonSet().WithMaxUnavailable(intstr.FromString("10%")))).
 			WithTemplate(corev1ac.PodTemplateSpec().
 				WithLabels(labels).
-				WithSpec(podSpec(image).WithAffinity(affinity(terms)))))
+				WithSpec(podSpec(options).WithAffinity(affinity(terms)))))
 }
 
 // podSpec is the agent's pod. It is privileged and sees the host's processes
 // and its whole file system, because it has the host's systemd run commands.
-func podSpec(image string) *corev1ac.PodSpecApplyConfiguration {
-	return corev1ac.PodSpec().
+func podSpec(options Options) *corev1ac.PodSpecApplyConfiguration {
+	pod := corev1ac.PodSpec()
+	if options.PriorityClass != "" {
+		pod.WithPriorityClassName(options.PriorityClass)
+	}
+	return pod.
 		WithServiceAccountName(Name).
-		WithPriorityClassName("system-node-critical").
 		WithTerminationGracePeriodSeconds(30).
 		WithHostPID(true).
 		WithTolerations(corev1ac.Toleration().WithOperator(corev1.TolerationOpExists)).
@@ -58,7 +60,7 @@ func podSpec(image string) *corev1ac.PodSpecApplyConfiguration {
 			WithHostPath(corev1ac.HostPathVolumeSource().WithPath("/").WithType(corev1.HostPathDirectory))).
 		WithContainers(corev1ac.Container().
 			WithName("agent").
-			WithImage(image).
+			WithImage(options.Image).
 			WithImagePullPolicy(corev1.PullIfNotPresent).
 			WithCommand("/agent").
 			WithEnv(corev1ac.EnvVar().WithName("NODE_NAME").WithValueFrom(corev1ac.EnvVarSource().
@@ -69,11 +71,8 @@ func podSpec(image string) *corev1ac.PodSpecApplyConfiguration {
 				WithPath("/readyz").WithPort(intstr.FromString("health"))).
 				WithPeriodSeconds(readinessPeriod)).
 			WithResources(corev1ac.ResourceRequirements().
-				WithRequests(corev1.ResourceList{
-					corev1.ResourceCPU:    resource.MustParse("10m"),
-					corev1.ResourceMemory: resource.MustParse("24Mi"),
-				}).
-				WithLimits(corev1.ResourceList{corev1.ResourceMemory: resource.MustParse("128Mi")})).
+				WithRequests(options.Resources.Requests).
+				WithLimits(options.Resources.Limits)).
 			WithSecurityContext(corev1ac.SecurityContext().
 				WithPrivileged(true).WithRunAsUser(0).WithRunAsGroup(0)).
 			WithTerminationMessagePolicy(corev1.TerminationMessageFallbackToLogsOnError).

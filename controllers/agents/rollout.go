@@ -34,10 +34,8 @@ const untilIdle = 2 * time.Second
 type Rollout struct {
 	// Client reads from the manager's cache.
 	Client client.Client
-	// Namespace of the DaemonSet.
-	Namespace string
-	// Image of the agents.
-	Image string
+	// Options say what the agents are.
+	Options
 }
 
 func (r *Rollout) setup(mgr ctrl.Manager) error {
@@ -83,7 +81,7 @@ func (r *Rollout) Reconcile(ctx context.Context, _ reconcile.Request) (reconcile
 	case len(terms) == 0:
 		return reconcile.Result{}, r.remove(ctx, "no policy selects nodes")
 	}
-	err = r.Client.Apply(ctx, daemonSet(r.Namespace, r.Image, terms),
+	err = r.Client.Apply(ctx, daemonSet(r.Options, terms),
 		client.FieldOwner(v1alpha1.ManagerFieldOwner), client.ForceOwnership)
 	if err != nil {
 		return reconcile.Result{}, fmt.Errorf("applying the DaemonSet of the agents: %w", err)

@@ -53,7 +53,7 @@ var _ = Describe("The agents' DaemonSet", func() {
 		Expect(pod.HostPID).To(BeTrue(), "it sees the host's processes")
 		Expect(pod.HostNetwork).To(BeFalse(), "its port is its own")
 		Expect(pod.Tolerations).To(ConsistOf(corev1.Toleration{Operator: corev1.TolerationOpExists}), "tainted nodes are patched, too")
-		Expect(pod.PriorityClassName).To(Equal("system-node-critical"))
+		Expect(pod.PriorityClassName).To(Equal("nodepatch-agent"), "which config/manager has")
 		Expect(pod.ServiceAccountName).To(Equal(apiserver.AgentAccount))
 		Expect(pod.TerminationGracePeriodSeconds).To(HaveValue(BeEquivalentTo(30)))
 		Expect(pod.Volumes).To(ConsistOf(HaveField("HostPath.Path", "/")))

@@ -34,7 +34,9 @@ var _ = BeforeSuite(func() {
 	Expect(server.Install(ctx)).To(Succeed())
 	apiserver.RunManager(GinkgoTB(), writes.Watch(server.Config), func(mgr ctrl.Manager) error {
 		cached = mgr.GetClient()
-		return SetupWithManager(mgr, Options{Namespace: apiserver.Namespace, Image: image})
+		return SetupWithManager(mgr, Options{
+			Namespace: apiserver.Namespace, Image: image, PriorityClass: DefaultPriorityClass, Resources: DefaultResources(),
+		})
 	})
 })
 

@@ -30,8 +30,12 @@ func main() {
 	}
 }
 
-// program is the whole program, until the context is done.
+// program is the whole program, until the context is done. "leave" is the only
+// other thing that it does.
 func program(ctx context.Context, args []string) error {
+	if len(args) > 0 && args[0] == "leave" {
+		return leaveCluster(ctx, args[1:])
+	}
 	options, err := parse(args, os.Getenv)
 	if err != nil {
 		return err
@@ -49,6 +53,6 @@ func program(ctx context.Context, args []string) error {
 		return fmt.Errorf("finding the API server: run in a cluster, or set KUBECONFIG or --kubeconfig: %w", err)
 	}
 	config.UserAgent = "nodepatch-manager/" + version
-	logger.Info("Starting the manager", "version", version, "namespace", options.namespace, "agentImage", options.agentImage)
+	logger.Info("Starting the manager", "version", version, "namespace", options.namespace, "agentImage", options.agents.Image)
 	return run(ctx, config, options)
 }

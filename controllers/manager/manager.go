@@ -97,7 +97,7 @@ func newManager(config *rest.Config, o options, resign func()) (ctrl.Manager, er
 		setup func() error
 	}{
 		{"agents", func() error {
-			return agents.SetupWithManager(mgr, agents.Options{Namespace: o.namespace, Image: o.agentImage})
+			return agents.SetupWithManager(mgr, o.agents)
 		}},
 		{"policy", func() error { return policy.SetupWithManager(mgr) }},
 		{"schedule", func() error { return schedule.SetupWithManager(mgr, log) }},

@@ -9,11 +9,15 @@ import (
 
 	uberzap "go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	clientconfig "sigs.k8s.io/controller-runtime/pkg/client/config"
 	"sigs.k8s.io/controller-runtime/pkg/config"
 	"sigs.k8s.io/controller-runtime/pkg/log/zap"
+	"sigs.k8s.io/yaml"
+
+	"github.com/nodepatch/nodepatch/controllers/agents"
 )
 
 // options are what the command line says.
@@ -21,7 +25,7 @@ type options struct {
 	leaderElect   bool
 	metricsAddr   string
 	healthAddr    string
-	agentImage    string
+	agents        agents.Options
 	namespace     string
 	instance      string
 	printVersion  bool
@@ -51,11 +55,15 @@ func parse(args []string, getenv func(string) string) (options, error) {
 	flags.StringVar(&o.metricsAddr, "metrics-bind-address", ":8443",
 		"address of the metrics, by HTTPS to those whom the API server lets read them; 0 for none")
 	flags.StringVar(&o.healthAddr, "health-probe-bind-address", ":8081", "address of /healthz and /readyz; 0 for none")
-	flags.StringVar(&o.agentImage, "agent-image", "", "image of the node agents, which is the manager's own; required")
+	flags.StringVar(&o.agents.Image, "agent-image", "", "image of the node agents, which is the manager's own; required")
 	flags.StringVar(&o.namespace, "namespace", getenv("POD_NAMESPACE"),
 		"namespace of the manager and the agents; POD_NAMESPACE if not given")
 	budget := flags.String("cluster-max-unavailable", "",
 		"how many nodes of the whole cluster may be unavailable at once, for any cause, before no more are disrupted: a number, or a percentage such as 5%; no bound if not given")
+	flags.StringVar(&o.agents.PriorityClass, "agent-priority-class", agents.DefaultPriorityClass,
+		"PriorityClass of the node agents; empty for the cluster's default")
+	resources := flags.String("agent-resources", "",
+		`requests and limits of a node agent as JSON, such as {"limits":{"memory":"128Mi"}}; those that were measured if not given`)
 	kured := flags.String("kured", "kube-system/kured",
 		"namespace and name of kured's DaemonSet, whose lock on a node is respected; empty for none")
 	flags.StringVar(&o.leaseNamespace, "maintenance-lease-namespace", "",
@@ -77,6 +85,9 @@ func parse(args []string, getenv func(string) string) (options, error) {
 	if o.clusterMaxUnavailable, err = parseBudget(*budget); err != nil {
 		return o, err
 	}
+	if o.agents.Resources, err = parseResources(*resources); err != nil {
+		return o, err
+	}
 	if o.kured, err = parseName(*kured); err != nil {
 		return o, err
 	}
@@ -85,11 +96,12 @@ func parse(args []string, getenv func(string) string) (options, error) {
 		return o, nil
 	case flags.NArg() > 0:
 		return o, fmt.Errorf("unexpected argument %q: flags begin with --", flags.Arg(0))
-	case o.agentImage == "":
+	case o.agents.Image == "":
 		return o, errors.New("--agent-image is required: the image that this manager runs from")
 	case o.namespace == "":
 		return o, errors.New("--namespace is required where POD_NAMESPACE is not set")
 	}
+	o.agents.Namespace = o.namespace
 	return o, nil
 }
 
@@ -104,6 +116,18 @@ func parseBudget(text string) (*intstr.IntOrString, error) {
 		return nil, fmt.Errorf("--cluster-max-unavailable is a number of nodes of at least 1, or a percentage from 1%% to 100%%, not %q", text)
 	}
 	return &value, nil
+}
+
+// parseResources reads requests and limits; what was measured if there are none.
+func parseResources(text string) (corev1.ResourceRequirements, error) {
+	if text == "" {
+		return agents.DefaultResources(), nil
+	}
+	var resources corev1.ResourceRequirements
+	if err := yaml.UnmarshalStrict([]byte(text), &resources); err != nil {
+		return resources, fmt.Errorf(`--agent-resources is JSON such as {"requests":{"cpu":"10m"},"limits":{"memory":"128Mi"}}: %w`, err)
+	}
+	return resources, nil
 }
 
 // parseName reads NAMESPACE/NAME, or nothing.

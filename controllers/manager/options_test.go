@@ -3,6 +3,7 @@ package main
 import (
 	"strings"
 	"testing"
+	"time"
 )
 
 type environment map[string]string
@@ -20,7 +21,7 @@ func TestParse(t *testing.T) {
 			args: []string{"--leader-elect", "--agent-image=nodepatch:dev", "--metrics-bind-address=:9443", "--health-probe-bind-address=:9081"},
 			env:  environment{"POD_NAMESPACE": "nodepatch-system", "POD_NAME": "manager-1"},
 			check: func(o options) bool {
-				return o.leaderElect && o.agentImage == "nodepatch:dev" && o.namespace == "nodepatch-system" &&
+				return o.leaderElect && o.agents.Image == "nodepatch:dev" && o.namespace == "nodepatch-system" &&
 					o.instance == "manager-1" && o.metricsAddr == ":9443" && o.healthAddr == ":9081"
 			},
 		},
@@ -56,9 +57,23 @@ func TestParse(t *testing.T) {
 			args:  []string{"--agent-image", "i", "--namespace", "n", "--cluster-max-unavailable=3"},
 			check: func(o options) bool { return o.clusterMaxUnavailable.IntValue() == 3 },
 		},
-		"a budget of nothing":   {args: []string{"--cluster-max-unavailable=0"}, want: "a number of nodes of at least 1, or a percentage"},
-		"a budget above all":    {args: []string{"--cluster-max-unavailable=101%"}, want: "a number of nodes of at least 1, or a percentage"},
-		"a budget in words":     {args: []string{"--cluster-max-unavailable=some"}, want: `not "some"`},
+		"a budget of nothing": {args: []string{"--cluster-max-unavailable=0"}, want: "a number of nodes of at least 1, or a percentage"},
+		"a budget above all":  {args: []string{"--cluster-max-unavailable=101%"}, want: "a number of nodes of at least 1, or a percentage"},
+		"a budget in words":   {args: []string{"--cluster-max-unavailable=some"}, want: `not "some"`},
+		"agents as they were measured": {
+			args: []string{"--agent-image", "i", "--namespace", "n"},
+			check: func(o options) bool {
+				return o.agents.Namespace == "n" && o.agents.PriorityClass == "nodepatch-agent" && o.agents.Resources.Limits.Memory().String() == "128Mi"
+			},
+		},
+		"agents of another size": {
+			args: []string{"--agent-image", "i", "--namespace", "n", "--agent-priority-class=", `--agent-resources={"limits":{"memory":"64Mi"}}`},
+			check: func(o options) bool {
+				return o.agents.PriorityClass == "" && o.agents.Resources.Limits.Memory().String() == "64Mi" && o.agents.Resources.Requests == nil
+			},
+		},
+		"agents of no size":     {args: []string{`--agent-resources={"limit":{}}`}, want: `unknown field "limit"`},
+		"agents of a bad size":  {args: []string{`--agent-resources={"limits":{"memory":"much"}}`}, want: "--agent-resources is JSON such as"},
 		"kured without a place": {args: []string{"--kured=kured"}, want: "NAMESPACE/NAME"},
 		"verbosity": {
 			args:  []string{"--agent-image", "i", "--namespace", "n", "-v", "4"},
@@ -84,5 +99,21 @@ func TestParse(t *testing.T) {
 				t.Errorf("got %+v", got)
 			}
 		})
+	}
+}
+
+func TestParseLeave(t *testing.T) {
+	o, err := parseLeave(nil, environment{}.get)
+	if err != nil || o.Namespace != "nodepatch-system" || o.KeepPolicies || o.Patience != 280*time.Second {
+		t.Errorf("without flags: %+v, %v", o, err)
+	}
+	o, err = parseLeave([]string{"--keep-policies", "--patience=10m"}, environment{"POD_NAMESPACE": "other"}.get)
+	if err != nil || o.Namespace != "other" || !o.KeepPolicies || o.Patience != 10*time.Minute {
+		t.Errorf("with flags: %+v, %v", o, err)
+	}
+	for _, args := range [][]string{{"--patience=0s"}, {"now"}, {"--patiens=1s"}} {
+		if _, err := parseLeave(args, environment{}.get); err == nil {
+			t.Errorf("%v was accepted", args)
+		}
 	}
 }

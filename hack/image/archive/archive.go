@@ -39,27 +39,8 @@ func Write(path, reference string, content Image) error {
 	if err != nil {
 		return fmt.Errorf("image reference %q: %w", reference, err)
 	}
-	layer, err := layer(content.Files)
+	image, err := build(content, runtime.GOARCH)
 	if err != nil {
-		return err
-	}
-	image, err := mutate.AppendLayers(empty.Image, layer)
-	if err != nil {
-		return err
-	}
-	config, err := image.ConfigFile()
-	if err != nil {
-		return err
-	}
-	config = config.DeepCopy()
-	config.OS, config.Architecture = "linux", runtime.GOARCH
-	config.Config = v1.Config{
-		Entrypoint: content.Entrypoint,
-		User:       content.User,
-		Env:        []string{"PATH=/"},
-		WorkingDir: "/",
-	}
-	if image, err = mutate.ConfigFile(image, config); err != nil {
 		return err
 	}
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
@@ -70,6 +51,31 @@ func Write(path, reference string, content Image) error {
 		return fmt.Errorf("write %s: %w", path, err)
 	}
 	return os.Rename(unfinished, path)
+}
+
+// build makes the image for an architecture, for which its files are.
+func build(content Image, architecture string) (v1.Image, error) {
+	layer, err := layer(content.Files)
+	if err != nil {
+		return nil, err
+	}
+	image, err := mutate.AppendLayers(empty.Image, layer)
+	if err != nil {
+		return nil, err
+	}
+	config, err := image.ConfigFile()
+	if err != nil {
+		return nil, err
+	}
+	config = config.DeepCopy()
+	config.OS, config.Architecture = "linux", architecture
+	config.Config = v1.Config{
+		Entrypoint: content.Entrypoint,
+		User:       content.User,
+		Env:        []string{"PATH=/"},
+		WorkingDir: "/",
+	}
+	return mutate.ConfigFile(image, config)
 }
 
 // layer makes one layer of the files. It is held in memory: an image here is two programs.

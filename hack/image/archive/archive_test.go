@@ -12,6 +12,7 @@ import (
 
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/google/go-containerregistry/pkg/registry"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 
@@ -107,24 +108,31 @@ func TestPush(t *testing.T) {
 	if err := os.WriteFile(program, []byte("content"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	path := filepath.Join(dir, "image.tar")
-	if err := archive.Write(path, reference, archive.Image{Files: map[string]string{"/manager": program}, User: "65532:65532"}); err != nil {
-		t.Fatal(err)
-	}
-	if err := archive.Push(t.Context(), path, reference); err != nil {
+	image := archive.Image{Files: map[string]string{"/manager": program}, User: "65532:65532"}
+	digest, err := archive.Push(t.Context(), reference, map[string]archive.Image{"amd64": image, "arm64": image})
+	if err != nil {
 		t.Fatal(err)
 	}
 
+	whole, err := name.NewDigest(reference[:strings.LastIndex(reference, ":")] + "@" + digest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, architecture := range []string{"amd64", "arm64"} {
+		pushed, err := remote.Image(whole, remote.WithPlatform(v1.Platform{OS: "linux", Architecture: architecture}))
+		if err != nil {
+			t.Fatalf("pull what was pushed: %v", err)
+		}
+		config, err := pushed.ConfigFile()
+		if err != nil || config.Config.User != "65532:65532" || config.Architecture != architecture {
+			t.Errorf("the image pushed for %s has the configuration %+v, %v", architecture, config, err)
+		}
+	}
 	tag, err := name.NewTag(reference)
 	if err != nil {
 		t.Fatal(err)
 	}
-	pushed, err := remote.Image(tag)
-	if err != nil {
-		t.Fatalf("pull what was pushed: %v", err)
-	}
-	config, err := pushed.ConfigFile()
-	if err != nil || config.Config.User != "65532:65532" {
-		t.Errorf("the pushed image has the configuration %+v, %v", config, err)
+	if _, err := remote.Head(tag); err != nil {
+		t.Errorf("it has not the tag: %v", err)
 	}
 }

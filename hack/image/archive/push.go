@@ -3,26 +3,42 @@ package archive
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
-	"github.com/google/go-containerregistry/pkg/v1/tarball"
 )
 
-// Push uploads the image that Write wrote to path to the registry of its reference, with the credentials
-// that "docker login" and its like have stored.
-func Push(ctx context.Context, path, reference string) error {
+// Push uploads one image for several architectures, by their names in Go, to the registry of the
+// reference, with the credentials that "docker login" and its like have stored. It returns the digest of
+// the whole, by which it can be installed on all of them.
+func Push(ctx context.Context, reference string, content map[string]Image) (string, error) {
 	tag, err := name.NewTag(reference)
 	if err != nil {
-		return fmt.Errorf("image reference %q: %w", reference, err)
+		return "", fmt.Errorf("image reference %q: %w", reference, err)
 	}
-	image, err := tarball.ImageFromPath(path, &tag)
+	index := v1.ImageIndex(empty.Index)
+	for _, architecture := range slices.Sorted(maps.Keys(content)) {
+		image, err := build(content[architecture], architecture)
+		if err != nil {
+			return "", fmt.Errorf("image for %s: %w", architecture, err)
+		}
+		index = mutate.AppendManifests(index, mutate.IndexAddendum{
+			Add:        image,
+			Descriptor: v1.Descriptor{Platform: &v1.Platform{OS: "linux", Architecture: architecture}},
+		})
+	}
+	if err := remote.WriteIndex(tag, index, remote.WithContext(ctx), remote.WithAuthFromKeychain(authn.DefaultKeychain)); err != nil {
+		return "", fmt.Errorf("push %s: %w", tag, err)
+	}
+	digest, err := index.Digest()
 	if err != nil {
-		return fmt.Errorf("read %s: %w", path, err)
+		return "", err
 	}
-	if err := remote.Write(tag, image, remote.WithContext(ctx), remote.WithAuthFromKeychain(authn.DefaultKeychain)); err != nil {
-		return fmt.Errorf("push %s: %w", tag, err)
-	}
-	return nil
+	return digest.String(), nil
 }
