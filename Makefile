@@ -26,7 +26,7 @@ demo: ## Build all, boot two machines, install the operator, scan, patch, and sh
 	hack/demo/run
 
 .PHONY: test
-test: packages k8s ## Every test: unit, API, controllers, apt in real roots, the whole on real machines
+test: packages k8s $(TOOLS)/helm ## Every test: unit, API, controllers, apt in real roots, the whole on real machines
 	hack/test
 
 .PHONY: test-kill
@@ -34,7 +34,7 @@ test-kill: packages k8s ## Kill the agent at NODEPATCH_KILLS=200 random moments 
 	NODEPATCH_KILLS=$${NODEPATCH_KILLS:-200} go test -count 1 -timeout 60m -run '^TestKill$$' -v ./nodeagent
 
 .PHONY: test-chaos
-test-chaos: packages k8s ## Every bad day of a rollout: each write of the manager, and three real machines; "make test" has the short form
+test-chaos: packages k8s $(TOOLS)/helm ## Every bad day of a rollout: each write of the manager, and three real machines; "make test" has the short form
 	NODEPATCH_CHAOS=1 go test -count 1 -p 1 -timeout 90m -v ./controllers/assignment ./test/e2e
 
 .PHONY: test-scale

@@ -111,7 +111,7 @@ func TestParseLeave(t *testing.T) {
 	if err != nil || o.Namespace != "other" || !o.KeepPolicies || o.Patience != 10*time.Minute {
 		t.Errorf("with flags: %+v, %v", o, err)
 	}
-	for _, args := range [][]string{{"--patience=0s"}, {"now"}, {"--patiens=1s"}} {
+	for _, args := range [][]string{{"--patience=0s"}, {"now"}, {"--pace=1s"}} {
 		if _, err := parseLeave(args, environment{}.get); err == nil {
 			t.Errorf("%v was accepted", args)
 		}

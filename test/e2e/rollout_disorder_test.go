@@ -2,9 +2,6 @@ package e2e
 
 import (
 	"context"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"time"
 
 	. "github.com/onsi/ginkgo/v2"
@@ -160,10 +157,7 @@ var _ = chaos && Describe("Where others do as they like, a rollout", Label("chao
 		w.reach(ctx, v1alpha1.StepInstalling)
 		w.leave(ctx, v1alpha1.StepInstalling)
 		w.reach(ctx, v1alpha1.StepDraining)
-		undeploy := exec.CommandContext(ctx, filepath.Join(checkout, "hack", "undeploy"))
-		undeploy.Env = append(os.Environ(), "KUBECTL="+filepath.Join(checkout, "bin", "k8s", "kubectl"), "KUBECONFIG="+machines.Kubeconfig)
-		out, err := undeploy.CombinedOutput()
-		Expect(err).NotTo(HaveOccurred(), string(out))
+		undeploy(ctx)
 		expectAsBefore(ctx, w.from)
 		w.anchor.allow(ctx)
 		installOperator(ctx)

@@ -62,7 +62,7 @@ var _ = BeforeSuite(func(ctx SpecContext) {
 
 	By("building the image")
 	tar := filepath.Join(GinkgoT().TempDir(), "image.tar")
-	buildImage(ctx, tar)
+	buildImage(ctx, checkout, "nodepatch:dev", tar)
 
 	By("booting three machines")
 	machines, err = cluster.Start(ctx, cluster.Options{Dir: filepath.Join(checkout, "bin", "e2e"), Machines: len(everyNode), Log: GinkgoWriter})
@@ -92,18 +92,26 @@ func installOperator(ctx context.Context) {
 	By("installing the operator from config/default")
 	kubectl(ctx, "apply", "--server-side", "-k", filepath.Join(checkout, "config", "default"))
 	kubectl(ctx, "-n", namespace, "rollout", "status", "deployment/nodepatch-manager", "--timeout=90s")
-	Expect(client.Create(ctx, &v1alpha1.PatchPolicy{
+	governAll(ctx)
+}
+
+// governAll creates the suite's policy for all nodes, and waits until it works everywhere.
+func governAll(ctx context.Context) {
+	GinkgoHelper()
+	err := client.Create(ctx, &v1alpha1.PatchPolicy{
 		ObjectMeta: metav1.ObjectMeta{Name: policy},
 		Spec: v1alpha1.PatchPolicySpec{
 			NodeSelector: &metav1.LabelSelector{},
 			Tasks:        []v1alpha1.NamedTask{{Name: "scan", Template: v1alpha1.TaskTemplate{Action: v1alpha1.ActionScan}}},
 		},
-	})).To(Succeed())
+	})
+	Expect(ctrlclient.IgnoreAlreadyExists(err)).NotTo(HaveOccurred())
 	waitForAgents(ctx)
 }
 
-// buildImage writes the image of both programs as they are in the checkout.
-func buildImage(ctx context.Context, tar string) {
+// buildImage writes the image of both programs as they are in a checkout.
+func buildImage(ctx context.Context, checkout, reference, tar string) {
+	GinkgoHelper()
 	dir := GinkgoT().TempDir()
 	files := map[string]string{}
 	for name, source := range map[string]string{"manager": "./controllers/manager", "agent": "./nodeagent"} {
@@ -114,7 +122,7 @@ func buildImage(ctx context.Context, tar string) {
 		Expect(err).NotTo(HaveOccurred(), string(out))
 		files["/"+name] = program
 	}
-	Expect(archive.Write(tar, "nodepatch:dev", archive.Image{
+	Expect(archive.Write(tar, reference, archive.Image{
 		Files: files, Entrypoint: []string{"/manager"}, User: "65532:65532",
 	})).To(Succeed())
 }
