@@ -7,6 +7,14 @@ import (
 	"github.com/nodepatch/nodepatch/api/v1alpha1"
 )
 
+// NodeWaiting says for what a node waits that is ready to be disrupted; reason is one of the reasons of v1alpha1, and has
+// one entry.
+func NodeWaiting(at time.Time, run Run, node, reason, message string) Entry {
+	entry := regardingNode(at, run, node, v1alpha1.EventNodeWaiting, false, "Ready, and waits ("+reason+"): "+message)
+	entry.Key += "/" + reason
+	return entry
+}
+
 // NodeAdmitted says that a node's disruption begins; message says what is to be done.
 func NodeAdmitted(at time.Time, run Run, node, message string) Entry {
 	return regardingNode(at, run, node, v1alpha1.EventNodeAdmitted, false, message)

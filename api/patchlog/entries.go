@@ -33,10 +33,22 @@ func RunOfAssignment(assignment *v1alpha1.PatchAssignment) Run {
 	return Run{Task: operation.Task, UID: types.UID(operation.ID), Policy: assignment.Spec.Policy}
 }
 
-// TaskStarted says that a task was accepted and begins on a number of nodes.
-func TaskStarted(at time.Time, run Run, action v1alpha1.Action, nodes int) Entry {
+// TaskStarted says that a task was accepted and begins on a number of nodes, and what started it.
+func TaskStarted(at time.Time, run Run, action v1alpha1.Action, trigger v1alpha1.Trigger, nodes int) Entry {
+	by := "started by hand"
+	switch trigger {
+	case v1alpha1.TriggerScheduled:
+		by = "started by its schedule"
+	case v1alpha1.TriggerOverdue:
+		by = "started for nodes that are overdue"
+	}
 	return regardingTask(at, run, v1alpha1.EventTaskStarted, false,
-		fmt.Sprintf("%s begins on %s of policy %s", action, count(nodes, "node", "nodes"), run.Policy))
+		fmt.Sprintf("%s begins on %s of policy %s, %s", action, count(nodes, "node", "nodes"), run.Policy, by))
+}
+
+// TaskStopping says that a task has to end, and waits for its nodes; reason is one of the reasons of v1alpha1.
+func TaskStopping(at time.Time, run Run, reason, message string) Entry {
+	return regardingTask(at, run, v1alpha1.EventTaskStopping, false, "Waits for its nodes to finish what they have begun, and ends ("+reason+"): "+message)
 }
 
 // TaskRefused says that a task was not accepted; reason is one of the reasons of v1alpha1 and message

@@ -99,6 +99,8 @@ func place(reason string) string {
 		return "60"
 	case v1alpha1.EventPatchesBlocked, v1alpha1.EventPatchesNotTried:
 		return "70"
+	case v1alpha1.EventNodeWaiting:
+		return "75"
 	default:
 		return "80"
 	}

@@ -25,8 +25,17 @@ func TestConstructors(t *testing.T) {
 		wantNode    string
 	}{
 		v1alpha1.EventTaskStarted: {
-			entry:       TaskStarted(testTime, testRun, v1alpha1.ActionScan, 1),
-			wantMessage: "Scan begins on 1 node of policy workers",
+			entry:       TaskStarted(testTime, testRun, v1alpha1.ActionScan, v1alpha1.TriggerManual, 1),
+			wantMessage: "Scan begins on 1 node of policy workers, started by hand",
+		},
+		v1alpha1.EventTaskStopping: {
+			entry:       TaskStopping(testTime, testRun, v1alpha1.ReasonStopped, "a release goes on"),
+			wantMessage: "Waits for its nodes to finish what they have begun, and ends (Stopped): a release goes on",
+		},
+		v1alpha1.EventNodeWaiting: {
+			entry:       NodeWaiting(testTime, testRun, "node-a", v1alpha1.ReasonBudget, "1 of 1 nodes is not available"),
+			wantMessage: "Ready, and waits (Budget): 1 of 1 nodes is not available",
+			wantNode:    "node-a",
 		},
 		v1alpha1.EventTaskRefused: {
 			entry:       TaskRefused(testTime, testRun, v1alpha1.ReasonUnknownPolicy, "there is no PatchPolicy worker"),
@@ -154,7 +163,7 @@ func TestEventNames(t *testing.T) {
 		"another node's": agent.name(ScanStarted(testTime, testRun, "node-b", "apt")),
 		"another task's": agent.name(ScanStarted(testTime, otherRun, "node-a", "apt")),
 		"another reason": agent.name(ScanStopped(testTime, testRun, "node-a", "")),
-		"the task's own": agent.name(TaskStarted(testTime, testRun, v1alpha1.ActionScan, 1)),
+		"the task's own": agent.name(TaskStarted(testTime, testRun, v1alpha1.ActionScan, v1alpha1.TriggerManual, 1)),
 	} {
 		if other, taken := seen[name]; taken {
 			t.Errorf("%s and %s are both called %s", what, other, name)

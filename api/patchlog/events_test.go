@@ -182,7 +182,7 @@ func TestDescribeTask(t *testing.T) {
 	if err := c.admin.Create(t.Context(), task); err != nil {
 		t.Fatal(err)
 	}
-	entry := TaskStarted(testTime, RunOf(task), v1alpha1.ActionScan, 2)
+	entry := TaskStarted(testTime, RunOf(task), v1alpha1.ActionScan, v1alpha1.TriggerScheduled, 2)
 	manager := NewEvents(c.events(t, config, ManagerComponent, nil).client, ManagerComponent, "nodepatch-manager-0", nil)
 	if err := manager.Write(t.Context(), entry); err != nil {
 		t.Fatal(err)

@@ -244,7 +244,8 @@ const (
 
 // Reasons of log entries (Events) of the patch log.
 const (
-	// EventTaskStarted regards a PatchTask: it was accepted and begins.
+	// EventTaskStarted regards a PatchTask: it was accepted and begins; the note says
+	// what started it.
 	EventTaskStarted = "TaskStarted"
 	// EventTaskRefused regards a PatchTask: it was not accepted.
 	EventTaskRefused = "TaskRefused"
@@ -255,6 +256,9 @@ const (
 	EventTaskFinished = "TaskFinished"
 	// EventTaskFailed regards a PatchTask: it ended with nodes that failed or stayed away.
 	EventTaskFailed = "TaskFailed"
+	// EventTaskStopping regards a PatchTask: it has to end, and waits for its nodes to
+	// finish what they have begun; the note says why.
+	EventTaskStopping = "TaskStopping"
 	// EventTaskStopped regards a PatchTask: a person stopped it; the note has their words.
 	EventTaskStopped = "TaskStopped"
 	// EventRunMissed regards a PatchPolicy: runs of its schedule did not begin when
@@ -326,7 +330,10 @@ const (
 	// EventButtonRefused regards a PatchTask, a Node or a PatchPolicy: a button was
 	// pressed that there is nothing to do for; the note says what to write.
 	EventButtonRefused = "ButtonRefused"
-	// EventNodeAdmitted regards a Node: its disruption begins.
+	// EventNodeWaiting regards a Node: it is ready to be disrupted and has to wait, once
+	// for each reason; the note says for what.
+	EventNodeWaiting = "NodeWaiting"
+	// EventNodeAdmitted regards a Node: its disruption begins, and its waiting ends.
 	EventNodeAdmitted = "NodeAdmitted"
 	// EventNodeCordoned regards a Node: no pod is scheduled to it any more.
 	EventNodeCordoned = "NodeCordoned"

@@ -34,7 +34,9 @@ func (p *Presses) nodes(ctx context.Context, object client.Object) ([]*v1alpha1.
 	case *v1alpha1.PatchPolicy:
 		mine = func(node *v1alpha1.PatchAssignment) bool { return node.Spec.Policy == o.Name }
 	case *v1alpha1.PatchTask:
-		mine = func(node *v1alpha1.PatchAssignment) bool { return node.Spec.Policy == o.Spec.Policy || ranOn(node, string(o.UID)) }
+		mine = func(node *v1alpha1.PatchAssignment) bool {
+			return node.Spec.Policy == o.Spec.Policy || ranOn(node, string(o.UID))
+		}
 	default:
 		return p.node(ctx, object)
 	}

@@ -23,15 +23,20 @@ func (p *Plan) Entries() []patchlog.Entry {
 	run := p.logRun()
 	var entries []patchlog.Entry
 	if p.Accepts {
-		entries = append(entries, patchlog.TaskStarted(p.now, run, p.Template.Action, len(p.Nodes)))
+		entries = append(entries, patchlog.TaskStarted(p.now, run, p.Template.Action, p.Trigger, len(p.Nodes)))
 	}
 	if p.Pinned != nil && p.Pinned.Nodes > 0 {
 		entries = append(entries, patchlog.PatchesPinned(p.Pinned.Time.Time, run, p.Pinned.Message))
+	}
+	if p.Stop != nil && !p.Ended() {
+		entries = append(entries, patchlog.TaskStopping(p.Stop.Time.Time, run, p.Stop.Reason, p.Stop.Message))
 	}
 	for i := range p.Nodes {
 		node := &p.Nodes[i]
 		switch { // Whoever gave another outcome has written it.
 		case node.Answered, node.Disrupted:
+		case node.Place == PlaceWaiting && p.Stop == nil && node.Reason != "" && node.Reason != v1alpha1.ReasonNotAssigned:
+			entries = append(entries, patchlog.NodeWaiting(p.now, run, node.Name, node.Reason, node.Message))
 		case node.Place == PlaceUnreachable:
 			entries = append(entries, patchlog.NodeUnreachable(p.at(node.Since), run, node.Name, node.Reason, node.Message))
 		case node.Place == PlaceFailed:
@@ -112,7 +117,10 @@ func (p *Plan) log(old []v1alpha1.LogEntry) []v1alpha1.LogEntry {
 		}
 	}
 	for _, entry := range p.Entries() {
-		add(entry)
+		// Many nodes wait, and would push out what became of them.
+		if entry.Reason != v1alpha1.EventNodeWaiting {
+			add(entry)
+		}
 	}
 	for i := range p.Nodes {
 		if entry, told := p.told(&p.Nodes[i]); told {
@@ -157,7 +165,7 @@ func rank(entry v1alpha1.LogEntry) int {
 	switch {
 	case entry.Reason == v1alpha1.EventTaskStarted:
 		return 0
-	case entry.Node != "":
+	case entry.Node != "", entry.Reason == v1alpha1.EventTaskStopping:
 		return 1
 	default:
 		return 2

@@ -45,8 +45,8 @@ var _ = Describe("A task that has to end", func() {
 		Expect(stopped.Status.Phase).To(Equal(v1alpha1.TaskStopped))
 		Expect(stopped.Status.Message).To(Equal("Stopped (wrong cluster): 1 of 3 nodes patched, 1 stopped after 2 of 5 patches, 1 not begun"))
 		Expect(*stopped.Status.Nodes).To(Equal(v1alpha1.TaskNodeCounts{Total: 3, Pending: 1, Done: 1, Stopped: 1}))
-		Expect(written()).To(Equal([]string{"TaskStarted", "TaskStopped"}))
-		Expect(logged(stopped)).To(Equal([]string{"TaskStarted", "DeployStopped b", "TaskStopped"}))
+		Expect(written()).To(Equal([]string{"TaskStarted", "TaskStopped", "TaskStopping"}))
+		Expect(logged(stopped)).To(Equal([]string{"TaskStarted", "DeployStopped b", "TaskStopping", "TaskStopped"}))
 		for name, writes := range map[string]int{"a": 2, "b": 2, "c": 0} {
 			Expect(requests.To("/patchassignments/"+name)).To(HaveLen(writes), "given, and told to end: %s", name)
 		}
@@ -75,7 +75,7 @@ var _ = Describe("A task that has to end", func() {
 		Expect(stopped.Status.Phase).To(Equal(v1alpha1.TaskStopped))
 		Expect(stopped.Status.Message).To(Equal("Stopped (enough): 0 of 2 nodes patched, 1 failed, 1 could not be reached"))
 		Expect(assignmentNow("deaf").Spec.Operation).To(BeNil(), "taken back")
-		Expect(written()).To(Equal([]string{"NodeTimedOut deaf", "NodeUnreachable away", "TaskStarted", "TaskStopped"}))
+		Expect(written()).To(Equal([]string{"NodeTimedOut deaf", "NodeUnreachable away", "TaskStarted", "TaskStopped", "TaskStopping"}))
 	})
 
 	It("ends when its policy is deleted, also if that comes back", func() {

@@ -264,5 +264,5 @@ func TestHaltOfARollout(t *testing.T) {
 	for _, entry := range in.Task.Status.Log {
 		log = append(log, strings.TrimSpace(entry.Reason+" "+entry.Node))
 	}
-	diff(t, "log", []string{"NodeFailed a", "DeployStopped c", "TaskFailed"}, log)
+	diff(t, "log", []string{"TaskStopping", "NodeFailed a", "DeployStopped c", "TaskFailed"}, log)
 }

@@ -25,7 +25,7 @@ func TestReferenceIsCurrent(t *testing.T) {
 	for _, line := range []string{
 		"| `Accepted` | manager | on a PatchTask: the run was allowed to begin. |",
 		"| `Locked` | agent | another program holds the package manager's lock; the message names it. |",
-		"| `TaskStarted` | Normal | manager | a PatchTask | it was accepted and begins. |",
+		"| `TaskFinished` | Normal | manager | a PatchTask | all nodes were done with success. |",
 		"| `PatchInstallFailed` | Warning | agent | a Node | installations of patches failed; the note has each with its count and the package manager's words. |",
 		"| `LogCleared` | Normal | agent, manager | a PatchTask, a Node or a PatchPolicy | a person had its entries of the patch log deleted. |",
 	} {
