@@ -84,7 +84,9 @@ var _ = Describe("A rollout", Ordered, ContinueOnFailure, func() {
 		By("telling it in order")
 		for _, node := range everyNode {
 			// The workload's budget may hold a drain up until the server of the node before is ready again.
-			log := slices.DeleteFunc(nodeLog(ctx, task, node), func(reason string) bool { return reason == v1alpha1.EventDrainBlocked || reason == v1alpha1.EventNodeWaiting })
+			log := slices.DeleteFunc(nodeLog(ctx, task, node), func(reason string) bool {
+				return reason == v1alpha1.EventDrainBlocked || reason == v1alpha1.EventNodeWaiting
+			})
 			Expect(log).To(Equal([]string{"ScanStarted", "PatchDataRefreshed", "ScanFinished", "PatchesDownloaded",
 				"NodeAdmitted", "PatchesInstalled", "RebootRequired", "NodeCordoned", "NodeDrained", "NodeRebooting", "NodeRebooted",
 				"DeployFinished", "NodeUncordoned", "NodeDone"}), node)
