@@ -132,7 +132,7 @@ deploy: ## Install CRDs, RBAC, admission policies and the manager with image IMG
 .PHONY: dist
 dist: ## Write dist/install.yaml and the chart's archive, with IMG by the digest that "make push" got
 	@mkdir -p dist
-	image='$(IMG)'; if pushed=$$(grep -F '$(IMG)@' bin/nodepatch-image.digest 2>/dev/null); then image=$$pushed; fi; \
+	@image='$(IMG)'; if pushed=$$(grep -F '$(IMG)@' bin/nodepatch-image.digest 2>/dev/null); then image=$$pushed; fi; \
 	$(KUBECTL) kustomize config/default | sed "s|nodepatch:dev|$$image|g" > dist/install.yaml; echo "Wrote dist/install.yaml with $$image"; \
 	cd hack/chart && go run . -package ../../dist -image "$$image" -version '$(VERSION)'
 

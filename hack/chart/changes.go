@@ -66,6 +66,9 @@ var changes = []change{
 	{kind: job, path: in(manager, "imagePullPolicy"), text: "{{ .Values.image.pullPolicy }}"},
 	{kind: job, path: in(manager, "args", "+"), text: "\nINDENT- --patience={{ .Values.uninstall.patience }}\n{{- if .Values.crds.keep }}\nINDENT- --keep-policies\n{{- end }}"},
 
+	{kind: "ServiceMonitor", path: []string{"metadata", "labels", "zz"}, text: optional("monitoring.labels", "toYaml .")},
+	{kind: "PrometheusRule", path: []string{"metadata", "labels", "zz"}, text: optional("monitoring.labels", "toYaml .")},
+
 	{kind: "NetworkPolicy", path: []string{"spec", "egress", "1", "ports"}, text: "{{- range .Values.networkPolicy.egressPorts }}\nINDENT- {port: {{ . }}, protocol: TCP}\n{{- end }}"},
 }
 

@@ -91,6 +91,24 @@ func TestChartInstallsWhatKustomizeInstalls(t *testing.T) {
 	}
 }
 
+func TestChartInstallsMonitoringWhereAsked(t *testing.T) {
+	made, err := render(t, "monitoring: {enabled: true}")
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := decode(t, made.Manifest)
+	built, err := build(filepath.Join(config, "prometheus"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range built {
+		key := want.kind() + " " + want.name()
+		if !reflect.DeepEqual(got[key], want) {
+			t.Errorf("%s differs: kustomize has\n%s\nthe chart has\n%s", key, text(t, want), text(t, got[key]))
+		}
+	}
+}
+
 func text(t *testing.T, o object) string {
 	t.Helper()
 	text, err := yaml.Marshal(o)

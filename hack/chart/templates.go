@@ -40,8 +40,12 @@ func templates(config string) (map[string][]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	monitoring, err := build(filepath.Join(config, "prometheus"))
+	if err != nil {
+		return nil, err
+	}
 	files := map[string][]byte{}
-	for file, objects := range map[string][]object{"": installed, "leave.yaml": leaving, "maintenance-lease.yaml": lease} {
+	for file, objects := range map[string][]object{"": installed, "leave.yaml": leaving, "maintenance-lease.yaml": lease, "monitoring.yaml": monitoring} {
 		for _, o := range objects {
 			name := file
 			if name == "" {
@@ -57,7 +61,7 @@ func templates(config string) (map[string][]byte, error) {
 			files[name] = append(files[name], text...)
 		}
 	}
-	return files, unused(slices.Concat(installed, leaving))
+	return files, unused(slices.Concat(installed, leaving, monitoring))
 }
 
 // build is what kustomize makes of a folder.
@@ -113,6 +117,8 @@ func template(o object, file string) (string, error) {
 		})
 	case "maintenance-lease.yaml":
 		condition = ".Values.manager.maintenanceLeaseNamespace"
+	case "monitoring.yaml":
+		condition = ".Values.monitoring.enabled"
 	}
 	var tokens []string
 	for _, c := range changes {
@@ -133,6 +139,7 @@ func template(o object, file string) (string, error) {
 	text := strings.ReplaceAll(string(marshalled), "{{", `{{ "{{" }}`)
 	text = strings.ReplaceAll(text, namespace, "{{ .Values.namespace.name }}")
 	text = strings.ReplaceAll(text, image, `{{ include "nodepatch.image" . }}`)
+	text = strings.ReplaceAll(text, "system:serviceaccounts:monitoring", "system:serviceaccounts:{{ .Values.monitoring.prometheusNamespace }}")
 	text = strings.ReplaceAll(text, leaseSpace, "{{ .Values.manager.maintenanceLeaseNamespace }}")
 	for i, replacement := range tokens {
 		text, err = replace(text, fmt.Sprintf("change-%d-here", i), replacement)

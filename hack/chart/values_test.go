@@ -60,6 +60,14 @@ func TestValues(t *testing.T) {
 			values: "networkPolicy: {egressPorts: [16443]}", kind: "NetworkPolicy", name: "nodepatch-manager",
 			want: []string{"port: 16443"}, not: []string{"port: 6443"},
 		},
+		"labels that Prometheus selects by": {
+			values: "monitoring: {enabled: true, labels: {release: stack}}", kind: "ServiceMonitor", name: "nodepatch",
+			want: []string{"release: stack"},
+		},
+		"Prometheus elsewhere": {
+			values: "monitoring: {enabled: true, prometheusNamespace: watch}", kind: "ClusterRoleBinding", name: "nodepatch-metrics-reader",
+			want: []string{"system:serviceaccounts:watch"},
+		},
 		"kept CRDs": {
 			values: "crds: {keep: true}", kind: "CustomResourceDefinition", name: "patchpolicies.nodepatch.io",
 			want: []string{"helm.sh/resource-policy: keep"},
