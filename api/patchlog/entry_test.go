@@ -1,6 +1,7 @@
 package patchlog
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 	"testing"
@@ -23,6 +24,7 @@ func TestConstructors(t *testing.T) {
 		wantMessage string
 		wantWarning bool
 		wantNode    string
+		wantKey     string // the reason if empty
 	}{
 		v1alpha1.EventTaskStarted: {
 			entry:       TaskStarted(testTime, testRun, v1alpha1.ActionScan, v1alpha1.TriggerManual, 1),
@@ -35,7 +37,7 @@ func TestConstructors(t *testing.T) {
 		v1alpha1.EventNodeWaiting: {
 			entry:       NodeWaiting(testTime, testRun, "node-a", v1alpha1.ReasonBudget, "1 of 1 nodes is not available"),
 			wantMessage: "Ready, and waits (Budget): 1 of 1 nodes is not available",
-			wantNode:    "node-a",
+			wantNode:    "node-a", wantKey: "NodeWaiting/Budget",
 		},
 		v1alpha1.EventTaskRefused: {
 			entry:       TaskRefused(testTime, testRun, v1alpha1.ReasonUnknownPolicy, "there is no PatchPolicy worker"),
@@ -97,7 +99,7 @@ func TestConstructors(t *testing.T) {
 		t.Run(reason, func(t *testing.T) {
 			want := Entry{
 				Time: testTime, Reason: reason, Warning: test.wantWarning, Message: test.wantMessage, Node: test.wantNode,
-				Task: "weekly", TaskUID: "6f1d", Policy: "workers", Key: reason,
+				Task: "weekly", TaskUID: "6f1d", Policy: "workers", Key: cmp.Or(test.wantKey, reason),
 			}
 			if test.entry != want {
 				t.Errorf("got  %+v\nwant %+v", test.entry, want)
