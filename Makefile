@@ -22,7 +22,7 @@ export CGO_ENABLED := 0
 ##@ The two that matter
 
 .PHONY: demo
-demo: ## Build all, boot two machines, install the operator, scan, patch, and show what it did
+demo: ## Build all, boot three machines, install the operator, scan, patch, and show what it did
 	hack/demo/run
 
 .PHONY: test
