@@ -149,6 +149,7 @@ func work(ctx context.Context, o options, h *host.Host, config *rest.Config, rea
 		return err
 	}
 
+	log.OnCleared(worker.Wake)
 	var parts sync.WaitGroup
 	parts.Go(func() { worker.Run(ctx) })
 	// What people had deleted while the agent was away is known before entries of that time are sent.

@@ -60,8 +60,11 @@ func (l *HostLog) clear() error {
 		return fmt.Errorf("storing what was deleted of the patch log: %w", err)
 	}
 	l.mu.Lock()
-	defer l.mu.Unlock()
 	l.done = done
+	l.mu.Unlock()
+	if l.onCleared != nil {
+		l.onCleared()
+	}
 	return nil
 }
 

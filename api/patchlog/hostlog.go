@@ -55,6 +55,8 @@ type HostLog struct {
 	lock *os.File
 	// refused is how many entries the API server refused since it took one; only Run uses it.
 	refused int
+	// onCleared is called by Run when entries were deleted; nil if nobody cares.
+	onCleared func()
 
 	mu       sync.Mutex
 	file     *os.File

@@ -8,6 +8,9 @@ import (
 // counted. At some 330 bytes an entry the object stays well under etcd's limit.
 const MaxReportedPatches = 1000
 
+// MaxReportedEntries is how many entries of the patch log a report holds.
+const MaxReportedEntries = 20
+
 // PatchReport is the Overview of one node, under the node's name: what its
 // package manager offers, and why it is not installed. The node's agent writes
 // it.
@@ -103,6 +106,12 @@ type PatchReportStatus struct {
 	// installed is what the last deployment has installed.
 	// +optional
 	Installed *InstalledPatches `json:"installed,omitempty"`
+	// log holds the last 20 entries of the patch log that the node's agent wrote
+	// until it sent this report, oldest first.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=20
+	Log []LogEntry `json:"log,omitempty"`
 	// handled remembers the tokens of buttons that were pressed.
 	// +optional
 	Handled *HandledButtons `json:"handled,omitempty"`

@@ -1020,6 +1020,13 @@ func (in *PatchReportStatus) DeepCopyInto(out *PatchReportStatus) {
 		*out = new(InstalledPatches)
 		(*in).DeepCopyInto(*out)
 	}
+	if in.Log != nil {
+		in, out := &in.Log, &out.Log
+		*out = make([]LogEntry, len(*in))
+		for i := range *in {
+			(*in)[i].DeepCopyInto(&(*out)[i])
+		}
+	}
 	if in.Handled != nil {
 		in, out := &in.Handled, &out.Handled
 		*out = new(HandledButtons)

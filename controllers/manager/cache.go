@@ -62,6 +62,7 @@ func stripReport(report *v1alpha1.PatchReport) {
 	report.Status.Patches = nil
 	report.Status.NewPackages = nil
 	report.Status.Installed = nil
+	report.Status.Log = nil
 }
 
 // stripPod keeps where an agent's pod runs and how it is.

@@ -46,7 +46,7 @@ func TestTheCacheKeepsWhatIsReadAndDropsTheRest(t *testing.T) {
 		"report": {
 			object: &v1alpha1.PatchReport{ObjectMeta: *meta.DeepCopy(), Status: v1alpha1.PatchReportStatus{
 				Counts: counts, Patches: of, NewPackages: []v1alpha1.NewPackage{{Name: "q"}},
-				Installed: &v1alpha1.InstalledPatches{Task: "t"},
+				Installed: &v1alpha1.InstalledPatches{Task: "t"}, Log: []v1alpha1.LogEntry{{Reason: "r"}},
 			}},
 			want: &v1alpha1.PatchReport{ObjectMeta: noted.ObjectMeta, Status: v1alpha1.PatchReportStatus{Counts: counts}},
 		},

@@ -111,6 +111,8 @@ type journal struct {
 	// What the API server has not acknowledged yet.
 	ReportPending bool `json:"reportPending,omitempty"`
 	StatusPending bool `json:"statusPending,omitempty"`
+	// LogCleared is what people had deleted from the patch log when the report was last sent, which has the end of it.
+	LogCleared string `json:"logCleared,omitempty"`
 	// Refreshes is patchDataRefreshes of the assignment up to which fresh patch data was seen to.
 	Refreshes int64 `json:"refreshes,omitempty"`
 }

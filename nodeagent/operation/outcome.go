@@ -10,12 +10,14 @@ import (
 	"github.com/nodepatch/nodepatch/api/v1alpha1"
 )
 
-// end ends the current operation.
+// end ends the current operation. The report is sent with its outcome, also where nothing new was found: it has the end of
+// the patch log.
 func (w *Worker) end(step v1alpha1.Step, reason, message string, counts *v1alpha1.PatchCounts) {
 	now := metav1.NewTime(time.Now().Truncate(time.Second))
 	w.journal.end(v1alpha1.EndedOperation{
 		OperationID: w.journal.Current.ID, Step: step, Time: &now, Reason: reason, Message: cut(message, 1024), Counts: counts,
 	})
+	w.journal.ReportPending = true
 	w.save()
 	w.Logger.Info("Operation ended", "operation", w.journal.Current.ID, "task", w.journal.Current.Task, "step", step, "reason", reason, "message", message)
 }

@@ -21,6 +21,11 @@ func (w *Worker) publish(ctx context.Context, a *v1alpha1.PatchAssignment) error
 	if err := w.publishRetries(ctx, a); err != nil {
 		return err
 	}
+	// Asked for before the log is read: what is deleted in between makes another report.
+	cleared := w.Log.Cleared()
+	if cleared != j.LogCleared {
+		j.ReportPending = true
+	}
 	if !j.ReportPending && !j.StatusPending {
 		return nil
 	}
@@ -28,7 +33,7 @@ func (w *Worker) publish(ctx context.Context, a *v1alpha1.PatchAssignment) error
 		if err := w.publishReport(ctx); err != nil {
 			return err
 		}
-		j.ReportPending = false
+		j.ReportPending, j.LogCleared = false, cleared
 	}
 	if j.StatusPending && j.Current != nil {
 		err := w.write(ctx, func(ctx context.Context) error { return w.API.ApplyStatus(ctx, j.status(w.Version)) })
@@ -80,7 +85,11 @@ func (w *Worker) publishReport(ctx context.Context) error {
 	if report.Summary == "" {
 		return nil // there never was one
 	}
-	err := w.write(ctx, func(ctx context.Context) error { return w.API.ApplyReport(ctx, &report) })
+	var err error
+	if report.Log, err = w.Log.Last(v1alpha1.MaxReportedEntries); err != nil {
+		w.Logger.Error("The report is sent without the end of the patch log", "error", err)
+	}
+	err = w.write(ctx, func(ctx context.Context) error { return w.API.ApplyReport(ctx, &report) })
 	switch {
 	case apierrors.IsNotFound(err):
 		return fmt.Errorf("the node's PatchReport is not there, the manager makes it: %w", err)

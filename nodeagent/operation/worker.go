@@ -39,6 +39,10 @@ type API interface {
 // Log is the node's patch log. An entry that was appended reaches the API server some time.
 type Log interface {
 	Append(patchlog.Entry) error
+	// Last are the last entries, also those of earlier agents, at most limit of them and oldest first.
+	Last(limit int) ([]v1alpha1.LogEntry, error)
+	// Cleared is another whenever people had entries deleted, and those are gone; empty before the first time.
+	Cleared() string
 }
 
 // Options are what a worker needs; all but Reboot are required.
@@ -110,6 +114,11 @@ func (w *Worker) Assign(a *v1alpha1.PatchAssignment) {
 			w.cancel(cause)
 		}
 	}
+	w.Wake()
+}
+
+// Wake has the worker look whether there is something to do or to send. It does not block.
+func (w *Worker) Wake() {
 	select {
 	case w.changed <- struct{}{}:
 	default:

@@ -93,12 +93,25 @@ func (a *api) last() *v1alpha1.AgentStatus {
 	return a.status[len(a.status)-1]
 }
 
-type entries struct{ reasons []string }
+// entries is a patch log in memory.
+type entries struct {
+	reasons []string
+	all     []v1alpha1.LogEntry
+	cleared string
+	broken  error
+}
 
 func (e *entries) Append(entry patchlog.Entry) error {
 	e.reasons = append(e.reasons, entry.Reason)
+	e.all = append(e.all, entry.LogEntry())
 	return nil
 }
+
+func (e *entries) Last(limit int) ([]v1alpha1.LogEntry, error) {
+	return slices.Clone(e.all[max(0, len(e.all)-limit):]), e.broken
+}
+
+func (e *entries) Cleared() string { return e.cleared }
 
 // manager is a package manager that answers what the test says.
 type manager struct {

@@ -169,6 +169,7 @@ var _ = Describe("The patch log of a large deployment", Ordered, func() {
 		label := v1alpha1.TaskLabel + "=" + task.Name
 		Expect(inOrder(kubectl(ctx, "describe", "node", toy), way...)).To(Succeed())
 		Expect(inOrder(kubectl(ctx, "events", "--for", "node/"+toy), way...)).To(Succeed())
+		Expect(inOrder(kubectl(ctx, "describe", "patchreport", toy), "Log:", v1alpha1.EventPatchesInstalled, v1alpha1.EventDeployFinished)).To(Succeed())
 		Expect(inOrder(kubectl(ctx, "describe", "patchtask", task.Name), "Events:", v1alpha1.EventTaskStarted, v1alpha1.EventTaskFinished)).To(Succeed())
 		whole := kubectl(ctx, "get", "events", "-l", label, "--sort-by=.eventTime")
 		Expect(inOrder(whole, slices.Concat([]string{v1alpha1.EventTaskStarted}, way, []string{v1alpha1.EventTaskFinished})...)).To(Succeed())

@@ -789,6 +789,12 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: kernel
       type:
         namedType: com.github.nodepatch.nodepatch.api.v1alpha1.Kernel
+    - name: log
+      type:
+        list:
+          elementType:
+            namedType: com.github.nodepatch.nodepatch.api.v1alpha1.LogEntry
+          elementRelationship: atomic
     - name: newPackages
       type:
         list:

@@ -46,6 +46,9 @@ type PatchReportStatusApplyConfiguration struct {
 	NewPackagesOmitted *int32 `json:"newPackagesOmitted,omitempty"`
 	// installed is what the last deployment has installed.
 	Installed *InstalledPatchesApplyConfiguration `json:"installed,omitempty"`
+	// log holds the last 20 entries of the patch log that the node's agent wrote
+	// until it sent this report, oldest first.
+	Log []LogEntryApplyConfiguration `json:"log,omitempty"`
 	// handled remembers the tokens of buttons that were pressed.
 	Handled *HandledButtonsApplyConfiguration `json:"handled,omitempty"`
 }
@@ -196,6 +199,19 @@ func (b *PatchReportStatusApplyConfiguration) WithNewPackagesOmitted(value int32
 // If called multiple times, the Installed field is set to the value of the last call.
 func (b *PatchReportStatusApplyConfiguration) WithInstalled(value *InstalledPatchesApplyConfiguration) *PatchReportStatusApplyConfiguration {
 	b.Installed = value
+	return b
+}
+
+// WithLog adds the given value to the Log field in the declarative configuration
+// and returns the receiver, so that objects can be build by chaining "With" function invocations.
+// If called multiple times, values provided by each call will be appended to the Log field.
+func (b *PatchReportStatusApplyConfiguration) WithLog(values ...*LogEntryApplyConfiguration) *PatchReportStatusApplyConfiguration {
+	for i := range values {
+		if values[i] == nil {
+			panic("nil value passed to WithLog")
+		}
+		b.Log = append(b.Log, *values[i])
+	}
 	return b
 }
 
