@@ -70,18 +70,18 @@ type PatchAssignmentSpec struct {
 	// +optional
 	// +kubebuilder:validation:Minimum=0
 	PatchDataRefreshes int64 `json:"patchDataRefreshes,omitempty"`
-	// logClears are the parts of the node's patch log that people had deleted: the
-	// agent deletes them from the log that it keeps on the host. There is one for
-	// each task and policy, and one for the whole node, with the last time each; of
-	// more than 32 the oldest are forgotten.
+	// logClears are the parts of the node's patch log that people had deleted:
+	// the agent deletes them from the log that it keeps on the host. There is
+	// one for each task and policy, and one for the whole node, with the last
+	// time each; of more than 32 the oldest are forgotten.
 	// +optional
 	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=32
 	LogClears []LogClear `json:"logClears,omitempty"`
 }
 
-// LogClear is a part of a node's patch log that a person had deleted: the entries
-// of a task, those of a policy, or all.
+// LogClear is a part of a node's patch log that a person had deleted: the
+// entries of a task, those of a policy, or all.
 type LogClear struct {
 	// number grows with every clear of the node's log: what the agent has not
 	// seen has a higher one than what it has.

@@ -9,8 +9,8 @@ import (
 // LogClearApplyConfiguration represents a declarative configuration of the LogClear type for use
 // with apply.
 //
-// LogClear is a part of a node's patch log that a person had deleted: the entries
-// of a task, those of a policy, or all.
+// LogClear is a part of a node's patch log that a person had deleted: the
+// entries of a task, those of a policy, or all.
 type LogClearApplyConfiguration struct {
 	// number grows with every clear of the node's log: what the agent has not
 	// seen has a higher one than what it has.

@@ -27,10 +27,10 @@ type PatchAssignmentSpecApplyConfiguration struct {
 	// An operation that is under way goes first, and will do if it refreshes
 	// itself.
 	PatchDataRefreshes *int64 `json:"patchDataRefreshes,omitempty"`
-	// logClears are the parts of the node's patch log that people had deleted: the
-	// agent deletes them from the log that it keeps on the host. There is one for
-	// each task and policy, and one for the whole node, with the last time each; of
-	// more than 32 the oldest are forgotten.
+	// logClears are the parts of the node's patch log that people had deleted:
+	// the agent deletes them from the log that it keeps on the host. There is
+	// one for each task and policy, and one for the whole node, with the last
+	// time each; of more than 32 the oldest are forgotten.
 	LogClears []LogClearApplyConfiguration `json:"logClears,omitempty"`
 }
 
