@@ -213,7 +213,8 @@ type PatchPolicyStatus struct {
 	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
 	// conditions are Ready (the policy can be carried out as it stands),
 	// Conflicting (another policy of the same priority selects some of its nodes),
-	// and Reconciling and Stalled, by which tools tell whether to wait for it.
+	// Suspended (spec.suspend holds it back), and Reconciling and Stalled, by which
+	// tools tell whether to wait for it.
 	// +optional
 	// +listType=map
 	// +listMapKey=type

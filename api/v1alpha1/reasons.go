@@ -7,6 +7,8 @@ const (
 	// ConditionConflicting on a PatchPolicy: another policy of the same
 	// priority selects some of its nodes.
 	ConditionConflicting = "Conflicting"
+	// ConditionSuspended on a PatchPolicy: it starts nothing.
+	ConditionSuspended = "Suspended"
 	// ConditionAccepted on a PatchTask: the run was allowed to begin.
 	ConditionAccepted = "Accepted"
 	// ConditionComplete on a PatchTask: every node was done with success.
@@ -44,6 +46,8 @@ const (
 	ReasonEqualPriority = "EqualPriority"
 	// ReasonNoConflict: no other policy of equal priority selects the same nodes.
 	ReasonNoConflict = "NoConflict"
+	// ReasonNotSuspended: the policy is not suspended.
+	ReasonNotSuspended = "NotSuspended"
 	// ReasonAdmissionMissing: the admission policies that bind an agent to its
 	// node are not in place, so that no agents are made.
 	ReasonAdmissionMissing = "AdmissionPolicyMissing"
@@ -264,6 +268,20 @@ const (
 	// EventRunMissed regards a PatchPolicy: runs of its schedule did not begin when
 	// they were due; the note says which, and why.
 	EventRunMissed = "ScheduledRunMissed"
+	// EventPolicySuspended regards a PatchPolicy: nothing of it begins any more; the note
+	// says on which nodes.
+	EventPolicySuspended = "PolicySuspended"
+	// EventPolicyResumed regards a PatchPolicy: it is no longer suspended; the note says
+	// on which nodes runs begin again.
+	EventPolicyResumed = "PolicyResumed"
+	// EventPolicyNotReady regards a PatchPolicy: it cannot be carried out; the note says
+	// what a person has to mend.
+	EventPolicyNotReady = "PolicyNotReady"
+	// EventPolicyReady regards a PatchPolicy: it was not Ready, and is again.
+	EventPolicyReady = "PolicyReady"
+	// EventNodeTakenOver regards a Node: another policy governs it from now on; the note
+	// names both.
+	EventNodeTakenOver = "NodeTakenOver"
 	// EventNodeUnreachable regards a Node: a task went on without it.
 	EventNodeUnreachable = "NodeUnreachable"
 	// EventNodeTimedOut regards a Node: it did not answer a task in time.

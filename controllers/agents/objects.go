@@ -10,6 +10,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/klog/v2"
+	"k8s.io/utils/clock"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -19,6 +20,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
+	"github.com/nodepatch/nodepatch/api/patchlog"
 	"github.com/nodepatch/nodepatch/api/v1alpha1"
 	"github.com/nodepatch/nodepatch/controllers/policy"
 )
@@ -32,6 +34,10 @@ const parallelNodes = 10
 type Objects struct {
 	// Client reads from the manager's cache.
 	Client client.Client
+	// Log takes the manager's entries of the patch log.
+	Log patchlog.Sink
+	// Clock tells the time.
+	Clock clock.PassiveClock
 }
 
 func (r *Objects) setup(mgr ctrl.Manager) error {
@@ -180,7 +186,14 @@ func (r *Objects) correct(ctx context.Context, existing, wanted client.Object) e
 		corrected.SetOwnerReferences(append(corrected.GetOwnerReferences(), wanted.GetOwnerReferences()...))
 	}
 	if assignment, ok := corrected.(*v1alpha1.PatchAssignment); ok {
-		assignment.Spec.Policy = wanted.(*v1alpha1.PatchAssignment).Spec.Policy
+		governor := wanted.(*v1alpha1.PatchAssignment).Spec.Policy
+		if assignment.Spec.Policy != governor {
+			// Before the change, from which on it is no news any more.
+			if err := r.Log.Write(ctx, patchlog.NodeTakenOver(r.Clock.Now(), assignment, governor)); err != nil {
+				return err
+			}
+		}
+		assignment.Spec.Policy = governor
 	}
 	if equality.Semantic.DeepEqual(existing, corrected) {
 		return nil

@@ -4,8 +4,10 @@ import (
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/clock"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/nodepatch/nodepatch/api/v1alpha1"
@@ -73,6 +75,35 @@ var _ = Describe("The objects of a node", func() {
 		Expect(admin.Delete(ctx, strong)).To(Succeed())
 		Eventually(get(assignment, "node")).Should(HaveField("Spec.Policy", "weak"))
 		Expect(get(assignment, "node")()).To(HaveField("Spec.Operation.ID", operation.ID))
+	})
+
+	It("say in the patch log when another policy takes the node over, once each time", func() {
+		createNode("node", workers)
+		createPolicy("weak", 0, nil)
+		Eventually(get(assignment, "node")).Should(HaveField("Spec.Policy", "weak"))
+		Expect(toldOf("node")).To(BeEmpty(), "its first policy takes it from nobody")
+		before, err := get(assignment, "node")()
+		Expect(err).NotTo(HaveOccurred())
+
+		strong := createPolicy("strong", 1, workers)
+		Eventually(get(assignment, "node")).Should(HaveField("Spec.Policy", "strong"))
+		Expect(toldOf("node")).To(ConsistOf("strong: Governed by the policy strong now, before by weak"))
+
+		By("writing it again, as a manager that died before the change does")
+		again := &Objects{Client: admin, Log: log, Clock: clock.RealClock{}}
+		wanted := before.DeepCopy()
+		wanted.Spec.Policy = "strong"
+		Expect(again.correct(ctx, before, wanted)).To(Satisfy(apierrors.IsConflict))
+		Expect(toldOf("node")).To(HaveLen(1))
+
+		Expect(admin.Delete(ctx, strong)).To(Succeed())
+		Eventually(get(assignment, "node")).Should(HaveField("Spec.Policy", "weak"))
+		Expect(toldOf("node")).To(ConsistOf(
+			"strong: Governed by the policy strong now, before by weak", "weak: Governed by the policy weak now, before by strong"))
+		createPolicy("strong", 1, workers)
+		Eventually(get(assignment, "node")).Should(HaveField("Spec.Policy", "strong"))
+		Expect(toldOf("node")).To(HaveLen(3), "it is another time")
+		Expect(server.Kubectl(ctx, "describe", "node", "node")).To(ContainSubstring(v1alpha1.EventNodeTakenOver))
 	})
 
 	It("go when no policy selects the node, but for failures that were counted", func() {

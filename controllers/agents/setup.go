@@ -7,7 +7,10 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
+	"k8s.io/utils/clock"
 	ctrl "sigs.k8s.io/controller-runtime"
+
+	"github.com/nodepatch/nodepatch/api/patchlog"
 )
 
 // lag is how long the cache is given to catch up with a write.
@@ -41,12 +44,13 @@ func DefaultResources() corev1.ResourceRequirements {
 	}
 }
 
-// SetupWithManager adds the controllers of this package to a manager.
-func SetupWithManager(mgr ctrl.Manager, options Options) error {
+// SetupWithManager adds the controllers of this package to a manager; log takes
+// the manager's entries of the patch log.
+func SetupWithManager(mgr ctrl.Manager, log patchlog.Sink, options Options) error {
 	rollout := &Rollout{Client: mgr.GetClient(), Options: options}
 	if err := rollout.setup(mgr); err != nil {
 		return err
 	}
-	objects := &Objects{Client: mgr.GetClient()}
+	objects := &Objects{Client: mgr.GetClient(), Log: log, Clock: clock.RealClock{}}
 	return objects.setup(mgr)
 }

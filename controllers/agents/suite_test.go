@@ -12,6 +12,7 @@ import (
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/nodepatch/nodepatch/api/patchlog"
 	"github.com/nodepatch/nodepatch/api/v1alpha1"
 	"github.com/nodepatch/nodepatch/test/apiserver"
 	"github.com/nodepatch/nodepatch/test/apiserver/specs"
@@ -25,6 +26,8 @@ var (
 	admin  client.Client
 	cached client.Client // reads what the manager has seen
 	writes apiserver.Requests
+	// log writes with the manager's own rights.
+	log patchlog.Sink
 )
 
 func TestAgents(t *testing.T) { specs.Run(t, "agents") }
@@ -32,9 +35,12 @@ func TestAgents(t *testing.T) { specs.Run(t, "agents") }
 var _ = BeforeSuite(func() {
 	server, admin = apiserver.Run(GinkgoTB())
 	Expect(server.Install(ctx)).To(Succeed())
+	account, err := server.ManagerConfig(ctx)
+	Expect(err).NotTo(HaveOccurred())
+	log = specs.ManagerLog(GinkgoTB(), account)
 	apiserver.RunManager(GinkgoTB(), writes.Watch(server.Config), func(mgr ctrl.Manager) error {
 		cached = mgr.GetClient()
-		return SetupWithManager(mgr, Options{
+		return SetupWithManager(mgr, log, Options{
 			Namespace: apiserver.Namespace, Image: image, PriorityClass: DefaultPriorityClass, Resources: DefaultResources(),
 		})
 	})
@@ -50,6 +56,7 @@ var _ = AfterEach(func() {
 	for _, kind := range []client.Object{&v1alpha1.PatchAssignment{}, &v1alpha1.PatchReport{}, &v1alpha1.PatchRetry{}} {
 		Expect(admin.DeleteAllOf(ctx, kind)).To(Succeed())
 	}
+	Expect(admin.DeleteAllOf(ctx, &corev1.Event{}, client.InNamespace(patchlog.Namespace))).To(Succeed())
 })
 
 var daemonSetKey = client.ObjectKey{Namespace: apiserver.Namespace, Name: Name}
@@ -88,4 +95,17 @@ func gone(object client.Object, name string) func() error {
 func daemonSetNow() (*appsv1.DaemonSet, error) {
 	existing := &appsv1.DaemonSet{}
 	return existing, admin.Get(ctx, daemonSetKey, existing)
+}
+
+// toldOf lists the entries of the patch log that regard a node, each with its policy.
+func toldOf(node string) []string {
+	GinkgoHelper()
+	var list corev1.EventList
+	Expect(admin.List(ctx, &list, client.InNamespace(patchlog.Namespace), client.MatchingLabels{v1alpha1.NodeLabel: node})).To(Succeed())
+	var lines []string
+	for _, event := range list.Items {
+		Expect(event.Reason).To(Equal(v1alpha1.EventNodeTakenOver))
+		lines = append(lines, event.Labels[v1alpha1.PolicyLabel]+": "+event.Message)
+	}
+	return lines
 }

@@ -40,7 +40,7 @@ var _ = BeforeSuite(func() {
 	Expect(err).NotTo(HaveOccurred())
 	// What makes and removes each node's objects, and the agents.
 	apiserver.RunManager(GinkgoTB(), server.Config, func(mgr ctrl.Manager) error {
-		return agents.SetupWithManager(mgr, agents.Options{Namespace: apiserver.Namespace, Image: "nodepatch:dev"})
+		return agents.SetupWithManager(mgr, specs.ManagerLog(GinkgoTB(), server.Config), agents.Options{Namespace: apiserver.Namespace, Image: "nodepatch:dev"})
 	})
 	config, err := server.AccountConfig(ctx, "nodepatch-leave", nil)
 	Expect(err).NotTo(HaveOccurred())

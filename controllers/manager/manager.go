@@ -97,9 +97,9 @@ func newManager(config *rest.Config, o options, resign func()) (ctrl.Manager, er
 		setup func() error
 	}{
 		{"agents", func() error {
-			return agents.SetupWithManager(mgr, o.agents)
+			return agents.SetupWithManager(mgr, log, o.agents)
 		}},
-		{"policy", func() error { return policy.SetupWithManager(mgr) }},
+		{"policy", func() error { return policy.SetupWithManager(mgr, log) }},
 		{"schedule", func() error { return schedule.SetupWithManager(mgr, log) }},
 		{"task", func() error {
 			return task.SetupWithManager(mgr, log, task.Options{Node: o.node, ClusterMaxUnavailable: o.clusterMaxUnavailable, Blockers: checker})

@@ -25,6 +25,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
+	"github.com/nodepatch/nodepatch/api/patchlog"
 	"github.com/nodepatch/nodepatch/api/v1alpha1"
 	"github.com/nodepatch/nodepatch/controllers/agents/guard"
 )
@@ -42,13 +43,16 @@ type pass struct{}
 type Reconciler struct {
 	// Client reads from the manager's cache.
 	Client client.Client
+	// Log takes the manager's entries of the patch log.
+	Log patchlog.Sink
 	// Clock tells the age of scans.
 	Clock clock.PassiveClock
 }
 
-// SetupWithManager adds the controller to a manager.
-func SetupWithManager(mgr ctrl.Manager) error {
-	r := &Reconciler{Client: mgr.GetClient(), Clock: clock.RealClock{}}
+// SetupWithManager adds the controller to a manager; log takes the manager's
+// entries of the patch log.
+func SetupWithManager(mgr ctrl.Manager, log patchlog.Sink) error {
+	r := &Reconciler{Client: mgr.GetClient(), Log: log, Clock: clock.RealClock{}}
 	return r.setup(mgr)
 }
 
@@ -148,12 +152,12 @@ func (r *Reconciler) Reconcile(ctx context.Context, _ pass) (reconcile.Result, e
 		if !seen.policy.DeletionTimestamp.IsZero() {
 			continue
 		}
-		switch err := r.write(ctx, seen.policy, seen.status()); {
+		switch err := r.keep(ctx, seen); {
 		case apierrors.IsConflict(err):
 			// The cache lags behind; what it brings does not call for a pass.
 			result.RequeueAfter = sooner(result.RequeueAfter, settle)
 		case client.IgnoreNotFound(err) != nil:
-			failures = append(failures, fmt.Errorf("writing the status of PatchPolicy %s: %w", seen.policy.Name, err))
+			failures = append(failures, fmt.Errorf("keeping the status of PatchPolicy %s: %w", seen.policy.Name, err))
 		}
 		result.RequeueAfter = sooner(result.RequeueAfter, seen.nextOverdue())
 	}

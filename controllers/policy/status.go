@@ -71,6 +71,11 @@ func (o observation) status() v1alpha1.PatchPolicyStatus {
 		o.set(&status, v1alpha1.ConditionConflicting, false, v1alpha1.ReasonNoConflict,
 			"No other policy of this priority selects the same nodes")
 	}
+	if o.policy.Spec.Suspend {
+		o.set(&status, v1alpha1.ConditionSuspended, true, v1alpha1.ReasonPolicySuspended, "The policy starts nothing while spec.suspend is true")
+	} else {
+		o.set(&status, v1alpha1.ConditionSuspended, false, v1alpha1.ReasonNotSuspended, "The policy is not suspended")
+	}
 	return status
 }
 

@@ -17,7 +17,8 @@ type PatchPolicyStatusApplyConfiguration struct {
 	ObservedGeneration *int64 `json:"observedGeneration,omitempty"`
 	// conditions are Ready (the policy can be carried out as it stands),
 	// Conflicting (another policy of the same priority selects some of its nodes),
-	// and Reconciling and Stalled, by which tools tell whether to wait for it.
+	// Suspended (spec.suspend holds it back), and Reconciling and Stalled, by which
+	// tools tell whether to wait for it.
 	Conditions []v1.ConditionApplyConfiguration `json:"conditions,omitempty"`
 	// nodes counts the policy's nodes.
 	Nodes *PolicyNodeCountsApplyConfiguration `json:"nodes,omitempty"`
