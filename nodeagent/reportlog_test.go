@@ -81,7 +81,8 @@ func TestReportTellsTheNodesStory(t *testing.T) {
 	if got, want := n.told(), append([]string{v1alpha1.EventLogCleared}, scanEntries...); !slices.Equal(got, want) {
 		t.Errorf("after another scan the report tells %v, want %v", got, want)
 	}
-	if got := n.reportWrites(); got != before+3 {
+	// What an agent had sent but not noted when it was killed is sent once more.
+	if got := n.reportWrites(); got < before+3 || got > before+4 {
 		t.Errorf("the clear of the node and a scan have sent %d reports:\n%s", got-before-1, n.api.list())
 	}
 	if n.report().Status.Installed == nil {
