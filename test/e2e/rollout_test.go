@@ -43,7 +43,7 @@ var _ = Describe("A rollout", Ordered, ContinueOnFailure, func() {
 		AddReportEntry("kubectl get pt,pa while the first node is drained", tables)
 		Expect(tables).To(And(ContainSubstring(v1alpha1.ReasonBudget), ContainSubstring(string(v1alpha1.StepDraining))))
 		Eventually(ctx, func() string { return kubectl(ctx, "get", "patchtask", task.Name) }).Should(
-			MatchRegexp(rolloutPolicy+` +Deploy +Running +\S+ +0 of 3 nodes patched; .*2 waiting`))
+			MatchRegexp(rolloutPolicy + ` +Deploy +Running +\S+ +0 of 3 nodes patched; .*2 waiting`))
 		finish(ctx, task)
 		Expect(task.Status.Phase).To(Equal(v1alpha1.TaskComplete), "%s\n%s", task.Status.Message, seen)
 
