@@ -33,6 +33,8 @@ const (
 	manager = "nodepatch-manager"
 	// pause between two looks.
 	pause = time.Second
+	// answer is how long the API server may take for one look.
+	answer = 30 * time.Second
 	// named is how many objects of a kind a message names.
 	named = 10
 )
@@ -85,8 +87,11 @@ type leaving struct {
 // What it finds is logged when it changes. An API server that is away is waited for.
 func (l *leaving) until(ctx context.Context, trouble string, look func(context.Context) ([]string, error)) error {
 	var last string
-	err := wait.PollUntilContextTimeout(ctx, pause, l.Patience, true, func(ctx context.Context) (bool, error) {
-		found, err := look(ctx)
+	err := wait.PollUntilContextTimeout(ctx, pause, l.Patience, true, func(context.Context) (bool, error) {
+		// A look that has begun is finished: cut short by the end of the patience, it would not say what it waits for.
+		looking, cancel := context.WithTimeout(ctx, answer)
+		defer cancel()
+		found, err := look(looking)
 		if apierrors.IsForbidden(err) {
 			return false, err
 		}

@@ -175,6 +175,7 @@ var _ = Describe("The manager with the rights of its ServiceAccount", Ordered, f
 	It("says how to install kinds that are missing", func() {
 		Expect(apiextensionsv1.AddToScheme(admin.Scheme())).To(Succeed())
 		missing := &apiextensionsv1.CustomResourceDefinition{ObjectMeta: metav1.ObjectMeta{Name: "patchretries.nodepatch.io"}}
+		DeferCleanup(install)
 		Expect(admin.Delete(ctx, missing)).To(Succeed())
 		account, err := server.ManagerConfig(ctx)
 		Expect(err).NotTo(HaveOccurred())
