@@ -211,10 +211,10 @@ type PatchPolicyStatus struct {
 	// about; -1 before the first look.
 	// +optional
 	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
-	// conditions are Ready (the policy can be carried out as it stands),
-	// Conflicting (another policy of the same priority selects some of its nodes),
-	// Suspended (spec.suspend holds it back), and Reconciling and Stalled, by which
-	// tools tell whether to wait for it.
+	// conditions are Ready (the policy can be carried out as it is),
+	// Conflicting (another policy of the same priority selects some of its
+	// nodes), Suspended (spec.suspend holds it back), and Reconciling and
+	// Stalled, by which tools tell whether to wait for it.
 	// +optional
 	// +listType=map
 	// +listMapKey=type

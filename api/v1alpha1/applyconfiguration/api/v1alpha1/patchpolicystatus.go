@@ -15,10 +15,10 @@ type PatchPolicyStatusApplyConfiguration struct {
 	// observedGeneration is the generation of the spec that this status is
 	// about; -1 before the first look.
 	ObservedGeneration *int64 `json:"observedGeneration,omitempty"`
-	// conditions are Ready (the policy can be carried out as it stands),
-	// Conflicting (another policy of the same priority selects some of its nodes),
-	// Suspended (spec.suspend holds it back), and Reconciling and Stalled, by which
-	// tools tell whether to wait for it.
+	// conditions are Ready (the policy can be carried out as it is),
+	// Conflicting (another policy of the same priority selects some of its
+	// nodes), Suspended (spec.suspend holds it back), and Reconciling and
+	// Stalled, by which tools tell whether to wait for it.
 	Conditions []v1.ConditionApplyConfiguration `json:"conditions,omitempty"`
 	// nodes counts the policy's nodes.
 	Nodes *PolicyNodeCountsApplyConfiguration `json:"nodes,omitempty"`
