@@ -26,6 +26,7 @@ import (
 
 	"github.com/nodepatch/nodepatch/api/v1alpha1"
 	"github.com/nodepatch/nodepatch/controllers/agents"
+	"github.com/nodepatch/nodepatch/controllers/openreports"
 )
 
 const (
@@ -225,7 +226,11 @@ func (l *leaving) remove(ctx context.Context) error {
 			return fmt.Errorf("deleting what the manager made: %w", err)
 		}
 	}
-	return nil
+	if l.KeepPolicies {
+		return nil // each node's report goes on saying what was found
+	}
+	// The manager deletes them too, but it may have ended before it had.
+	return openreports.RemoveAll(ctx, l)
 }
 
 // absent says that the API server does not know the kind, or no longer.

@@ -13,6 +13,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -148,6 +149,25 @@ var _ = Describe("Leaving", func() {
 		Expect(names(ctx, &v1alpha1.PatchReportList{})).To(ConsistOf(node.Name))
 		Expect(replicas(ctx)).To(BeZero())
 	}, SpecTimeout(time.Minute))
+
+	It("takes nodepatch's ClusterReports with it, and leaves those of others", func(ctx SpecContext) {
+		crd, err := apiserver.OpenReports(ctx)
+		Expect(err).NotTo(HaveOccurred())
+		_, err = server.Kubectl(ctx, "apply", "--server-side", "-f", crd)
+		Expect(err).NotTo(HaveOccurred())
+		DeferCleanup(server.Kubectl, "delete", "-f", crd)
+		_, err = server.Kubectl(ctx, "wait", "--for=condition=Established", "--timeout=20s", "-f", crd)
+		Expect(err).NotTo(HaveOccurred())
+		for name, by := range map[string]string{"nodepatch-left": "nodepatch", "other": "somebody"} {
+			report := &unstructured.Unstructured{Object: map[string]any{
+				"apiVersion": "openreports.io/v1alpha1", "kind": "ClusterReport",
+				"metadata": map[string]any{"name": name, "labels": map[string]any{"app.kubernetes.io/managed-by": by}},
+			}}
+			Eventually(func() error { return admin.Create(ctx, report) }).Should(Succeed())
+		}
+		Expect(Run(ctx, account, Options{Namespace: apiserver.Namespace, Patience: 20 * time.Second})).To(Succeed())
+		Expect(server.Kubectl(ctx, "get", "clusterreports", "-o", "name")).To(Equal("clusterreport.openreports.io/other\n"))
+	}, SpecTimeout(2*time.Minute))
 
 	It("is done where nodepatch is gone already", Serial, func(ctx SpecContext) {
 		elsewhere := Options{Namespace: "elsewhere", Patience: 20 * time.Second}

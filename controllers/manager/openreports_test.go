@@ -1,10 +1,6 @@
 package main
 
 import (
-	"os/exec"
-	"path/filepath"
-	"strings"
-
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -12,13 +8,14 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/nodepatch/nodepatch/api/v1alpha1"
+	"github.com/nodepatch/nodepatch/test/apiserver"
 )
 
 // What dashboards of policies show: the whole manager, with the definition that
 // OpenReports publishes.
 var _ = Describe("OpenReports in a running manager", Ordered, func() {
 	var (
-		dir  string
+		crd  string
 		read = func(format string) func() (string, error) {
 			return func() (string, error) {
 				return server.Kubectl(ctx, "get", "clusterreports", "nodepatch-shown", "--ignore-not-found", "-o", "jsonpath="+format)
@@ -27,9 +24,9 @@ var _ = Describe("OpenReports in a running manager", Ordered, func() {
 	)
 
 	BeforeAll(func() {
-		out, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "github.com/openreports/reports-api").Output()
+		var err error
+		crd, err = apiserver.OpenReports(ctx)
 		Expect(err).NotTo(HaveOccurred())
-		dir = filepath.Join(strings.TrimSpace(string(out)), "config", "crd")
 		_, err = server.CreateNode(ctx, "shown", map[string]string{"pool": "shown"})
 		Expect(err).NotTo(HaveOccurred())
 		Expect(admin.Create(ctx, &v1alpha1.PatchPolicy{
@@ -39,7 +36,7 @@ var _ = Describe("OpenReports in a running manager", Ordered, func() {
 		manager := start("manager-openreports")
 		DeferCleanup(func() {
 			manager.stop()
-			_, err := server.Kubectl(ctx, "delete", "--ignore-not-found", "-f", dir)
+			_, err := server.Kubectl(ctx, "delete", "--ignore-not-found", "-f", crd)
 			Expect(err).NotTo(HaveOccurred())
 			_, err = server.Kubectl(ctx, "delete", "--ignore-not-found", "patchpolicy/shown", "node/shown", "patchreport/shown", "patchretry/shown", "patchassignment/shown")
 			Expect(err).NotTo(HaveOccurred())
@@ -49,7 +46,7 @@ var _ = Describe("OpenReports in a running manager", Ordered, func() {
 	})
 
 	It("shows a node's patches, which the manager's cache drops", func() {
-		_, err := server.Kubectl(ctx, "apply", "--server-side", "-f", dir)
+		_, err := server.Kubectl(ctx, "apply", "--server-side", "-f", crd)
 		Expect(err).NotTo(HaveOccurred())
 		Eventually(read(`{.summary.error}{.results[*].message}`)).Should(Equal("1The node was not scanned yet"))
 		found := `{"status":{"counts":{"missing":1,"security":1},

@@ -85,6 +85,16 @@ func (r *Reconciler) remove(ctx context.Context, existing *metav1.PartialObjectM
 	return nil
 }
 
+// RemoveAll deletes the ClusterReports of all nodes, where there is such a kind. It
+// is for when no manager runs any more: one that did would make them again.
+func RemoveAll(ctx context.Context, c client.Writer) error {
+	err := c.DeleteAllOf(ctx, metadata(""), client.MatchingLabels(managedBy))
+	if err != nil && !absent(err) {
+		return fmt.Errorf("deleting the ClusterReports: %w", err)
+	}
+	return nil
+}
+
 // sight is what the manager sees of a node.
 type sight struct {
 	report *v1alpha1.PatchReport

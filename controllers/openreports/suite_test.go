@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os/exec"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -59,9 +57,8 @@ var _ = BeforeSuite(func() {
 	account = asked.Watch(config)
 	admin, err = client.New(server.Config, client.Options{Scheme: kinds()})
 	Expect(err).NotTo(HaveOccurred())
-	out, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "github.com/openreports/reports-api").Output()
+	crd, err = apiserver.OpenReports(ctx)
 	Expect(err).NotTo(HaveOccurred())
-	crd = filepath.Join(strings.TrimSpace(string(out)), "config", "crd", "openreports.io_clusterreports.yaml")
 })
 
 func kinds() *runtime.Scheme {
