@@ -119,8 +119,8 @@ func (l *leaving) withdraw(ctx context.Context) ([]string, error) {
 	kept := []client.ObjectList{&v1alpha1.PatchTaskList{}}
 	if !l.KeepPolicies {
 		asked = append(asked, &v1alpha1.PatchPolicy{})
-		// The manager removes each node's objects once no policy selects it.
-		kept = append(kept, &v1alpha1.PatchPolicyList{}, &v1alpha1.PatchAssignmentList{}, &v1alpha1.PatchReportList{}, &v1alpha1.PatchRetryList{})
+		// The manager removes these of each node once no policy selects it. It keeps a PatchRetry that had counts.
+		kept = append(kept, &v1alpha1.PatchPolicyList{}, &v1alpha1.PatchAssignmentList{}, &v1alpha1.PatchReportList{})
 	}
 	for _, kind := range asked {
 		if err := l.DeleteAllOf(ctx, kind); err != nil && !absent(err) {
@@ -215,7 +215,8 @@ func (l *leaving) managers(ctx context.Context) ([]string, error) {
 	return found, nil
 }
 
-// remove deletes what the manager made and nothing else would delete.
+// remove deletes what the manager made and nothing else would delete. Counts of
+// failed attempts are not lost with the PatchRetries: each host has its own.
 func (l *leaving) remove(ctx context.Context) error {
 	for _, made := range []client.Object{
 		&appsv1.DaemonSet{ObjectMeta: metav1.ObjectMeta{Namespace: l.Namespace, Name: agents.Name}},
@@ -227,7 +228,10 @@ func (l *leaving) remove(ctx context.Context) error {
 		}
 	}
 	if l.KeepPolicies {
-		return nil // each node's report goes on saying what was found
+		return nil
+	}
+	if err := l.DeleteAllOf(ctx, &v1alpha1.PatchRetry{}); err != nil && !absent(err) {
+		return fmt.Errorf("deleting the retry counts: %w", err)
 	}
 	// The manager deletes them too, but it may have ended before it had.
 	return openreports.RemoveAll(ctx, l)

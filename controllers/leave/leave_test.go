@@ -14,6 +14,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/types"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -109,6 +110,9 @@ func names(ctx context.Context, list client.ObjectList) []string {
 var _ = Describe("Leaving", func() {
 	It("waits until the manager has put the nodes back, and then ends it", func(ctx SpecContext) {
 		node := inMidRollout(ctx)
+		counted := &v1alpha1.PatchRetry{ObjectMeta: metav1.ObjectMeta{Name: node.Name}}
+		Expect(admin.Status().Patch(ctx, counted, client.RawPatch(types.MergePatchType,
+			[]byte(`{"status":{"counted":1,"sequence":2,"clears":1,"patches":[{"name":"curl","version":"8","installFailures":2}]}}`)))).To(Succeed())
 		done := make(chan error, 1)
 		go func() { done <- Run(ctx, account, Options{Namespace: apiserver.Namespace, Patience: time.Minute}) }()
 		Eventually(func(g Gomega) {

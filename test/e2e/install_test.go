@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	. "github.com/onsi/ginkgo/v2"
@@ -95,7 +96,12 @@ var _ = Describe("The package", Ordered, func() {
 func undeploy(ctx context.Context) {
 	GinkgoHelper()
 	undeploy := exec.CommandContext(ctx, filepath.Join(checkout, "hack", "undeploy"))
-	undeploy.Env = append(os.Environ(), "CGO_ENABLED=0", "KUBECTL="+filepath.Join(checkout, "bin", "k8s", "kubectl"), "KUBECONFIG="+machines.Kubeconfig)
+	undeploy.Env = append(os.Environ(), "CGO_ENABLED=0", "KUBECTL="+filepath.Join(checkout, "bin", "k8s", "kubectl"), "KUBECONFIG="+machines.Kubeconfig,
+		"PATIENCE=3m") // shorter than the spec's, so that it says for what it waits
+	// What it has started ends with it, and does not hold its output.
+	undeploy.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	undeploy.Cancel = func() error { return syscall.Kill(-undeploy.Process.Pid, syscall.SIGKILL) }
+	undeploy.WaitDelay = 10 * time.Second
 	out, err := undeploy.CombinedOutput()
 	Expect(err).NotTo(HaveOccurred(), string(out))
 }
