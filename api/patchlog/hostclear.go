@@ -125,8 +125,12 @@ func rewrite(path string, clears []v1alpha1.LogClear) (file *os.File, size int64
 		}
 		from = gap.to
 	}
-	if err := errors.Join(next.Sync(), os.Rename(path+".new", path)); err != nil {
-		return nil, 0, errors.Join(err, next.Close())
+	// What is not on disk must not take the place of what is, and the old file is still the one that is open for more.
+	if err = next.Sync(); err == nil {
+		err = os.Rename(path+".new", path)
+	}
+	if err != nil {
+		return nil, 0, errors.Join(err, next.Close(), os.Remove(path+".new"))
 	}
 	return next, size, nil
 }

@@ -279,6 +279,31 @@ func TestClearWhileEntriesCome(t *testing.T) {
 	}
 }
 
+// A disk that does not take the new file leaves the old one, and what is logged later comes after it.
+func TestClearThatIsNotOnDisk(t *testing.T) {
+	dir := t.TempDir()
+	log := openTest(t, dir, &memory{}, roomy)
+	mixed(t, log, 1, 2)
+	if err := os.Symlink(os.DevNull, current(dir)+".new"); err != nil { // it takes everything, and cannot be synced
+		t.Fatal(err)
+	}
+	log.Clear(pressedOn("uid", until(1, 1)))
+	if err := log.clear(); err == nil {
+		t.Error("What is not on disk counts as deleted")
+	}
+	mixed(t, log, 3, 3)
+	if diff := cmp.Diff(numberedKeys(1, 3), recordedKeys(t, dir)); diff != "" {
+		t.Errorf("the log differs (-want +got):\n%s", diff)
+	}
+	if err := log.clear(); err != nil {
+		t.Errorf("the second try: %v", err)
+	}
+	mixed(t, log, 4, 4)
+	if diff := cmp.Diff(numberedKeys(2, 4), entryKeys(t, dir)); diff != "" {
+		t.Errorf("what is left differs (-want +got):\n%s", diff)
+	}
+}
+
 // The files of a log have a bound in bytes, also while the API server takes nothing.
 func TestBoundInBytes(t *testing.T) {
 	dir := t.TempDir()
