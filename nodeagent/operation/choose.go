@@ -101,8 +101,12 @@ func (w *Worker) awaitRetries(ctx context.Context) error {
 	}
 }
 
-// settleRetries lets counts go of patches that are installed or no longer offered.
+// settleRetries lets counts go of patches that are installed or no longer offered. Without the metadata of every repository
+// nobody knows which those are: of a cache that was emptied, the package manager says that nothing is missing.
 func (w *Worker) settleRetries(found *packages.Scan) {
+	if found.MetadataRefreshed.IsZero() {
+		return
+	}
 	offered := make(map[string]bool, len(found.Patches))
 	for i := range found.Patches {
 		p := &found.Patches[i]

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/nodepatch/nodepatch/api/patchlog"
 	"github.com/nodepatch/nodepatch/api/v1alpha1"
@@ -124,7 +125,7 @@ func (m *hostModel) Scan(ctx context.Context) (packages.Scan, error) {
 	if ctx.Err() != nil {
 		return packages.Scan{}, context.Cause(ctx)
 	}
-	var scan packages.Scan
+	scan := packages.Scan{MetadataRefreshed: time.Now()}
 	if m.interrupted {
 		scan.Problems = append(scan.Problems, packages.Problem{Kind: packages.InterruptedTransaction, Message: "interrupted"})
 	}

@@ -2,6 +2,7 @@ package operation
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -29,9 +30,13 @@ func firstSeenKey(p *packages.Patch) string {
 	return p.Name + ":" + p.Architecture + "=" + p.AvailableVersion
 }
 
-// update forgets what is no longer offered and adds what is new.
+// update forgets what is no longer offered and adds what is new. Without the metadata of every repository nobody knows what
+// is no longer offered.
 func (f firstSeen) update(scan *packages.Scan, now time.Time) firstSeen {
 	next := make(firstSeen, len(scan.Patches))
+	if scan.MetadataRefreshed.IsZero() {
+		maps.Copy(next, f)
+	}
 	for i := range scan.Patches {
 		key := firstSeenKey(&scan.Patches[i])
 		if seen, ok := f[key]; ok {

@@ -158,10 +158,20 @@ func TestFirstSeen(t *testing.T) {
 		return packages.Patch{Name: name, Architecture: arch, AvailableVersion: version}
 	}
 	first := firstSeen{}.update(&packages.Scan{Patches: []packages.Patch{patch("a", "amd64", "1"), patch("b", "amd64", "1"), patch("c", "amd64", "1")}}, monday)
-	second := first.update(&packages.Scan{Patches: []packages.Patch{patch("a", "amd64", "1"), patch("a", "i386", "1"), patch("b", "amd64", "2")}}, tuesday)
-	want := firstSeen{"a:amd64=1": monday, "a:i386=1": tuesday, "b:amd64=2": tuesday}
-	if fmt.Sprint(second) != fmt.Sprint(want) {
-		t.Errorf("First seen %v, want %v", second, want)
+	scan := packages.Scan{Patches: []packages.Patch{patch("a", "amd64", "1"), patch("a", "i386", "1"), patch("b", "amd64", "2")}}
+	for name, test := range map[string]struct {
+		metadata time.Time
+		want     firstSeen
+	}{
+		"all metadata":     {tuesday, firstSeen{"a:amd64=1": monday, "a:i386=1": tuesday, "b:amd64=2": tuesday}},
+		"some is not here": {time.Time{}, firstSeen{"a:amd64=1": monday, "a:i386=1": tuesday, "b:amd64=2": tuesday, "b:amd64=1": monday, "c:amd64=1": monday}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			scan.MetadataRefreshed = test.metadata
+			if second := first.update(&scan, tuesday); fmt.Sprint(second) != fmt.Sprint(test.want) {
+				t.Errorf("First seen %v, want %v", second, test.want)
+			}
+		})
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/nodepatch/nodepatch/api/v1alpha1"
+	"github.com/nodepatch/nodepatch/nodeagent/packages"
 )
 
 func newRetries() *retries { return &retries{Limits: limitsOf(nil)} }
@@ -214,5 +215,24 @@ func TestUnsent(t *testing.T) {
 	r.Status.Patches = append(r.Status.Patches, v1alpha1.PatchAttempts{Name: "egg", Version: "1", LastTime: &metav1.Time{Time: monday}})
 	if r.unsent() {
 		t.Error("What the API server has is not to be sent")
+	}
+}
+
+// A cache that was emptied, and repositories that are away, say nothing about what is missing.
+func TestFailuresOutliveLostMetadata(t *testing.T) {
+	scan := packages.Scan{}
+	f := newFixture(t, manager{scan: func() (packages.Scan, error) { return scan, nil }})
+	f.api.retry.Status.Patches = []v1alpha1.PatchAttempts{{Name: "ham", Version: "2", InstallFailures: 3}}
+	if err := f.syncRetries(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	f.see(t, assign("1", later()))
+	if len(f.api.retry.Status.Patches) != 1 {
+		t.Errorf("The failures are forgotten: %+v", f.api.retry.Status)
+	}
+	scan.MetadataRefreshed = time.Now()
+	f.see(t, assign("2", later()))
+	if len(f.api.retry.Status.Patches) != 0 {
+		t.Errorf("Of a patch that is no longer offered is counted: %+v", f.api.retry.Status)
 	}
 }

@@ -130,7 +130,9 @@ func (m manager) Scan(context.Context) (packages.Scan, error) {
 	if m.scan != nil {
 		return m.scan()
 	}
-	return packages.Scan{Patches: []packages.Patch{{Name: "ham", Architecture: "all", AvailableVersion: "2", State: packages.Missing, Classification: packages.Security}}}, nil
+	return packages.Scan{MetadataRefreshed: time.Now(), Patches: []packages.Patch{
+		{Name: "ham", Architecture: "all", AvailableVersion: "2", State: packages.Missing, Classification: packages.Security},
+	}}, nil
 }
 
 func (manager) Download(context.Context, []packages.Target) (packages.Download, error) {
