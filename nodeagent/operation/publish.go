@@ -58,7 +58,6 @@ func (w *Worker) publishRetries(ctx context.Context, a *v1alpha1.PatchAssignment
 	if !cleared && !w.retries.unsent() {
 		return nil
 	}
-	w.retries.Clears = a.Spec.RetryClears
 	err := w.syncRetries(ctx)
 	switch {
 	case apierrors.IsNotFound(err):
@@ -70,10 +69,13 @@ func (w *Worker) publishRetries(ctx context.Context, a *v1alpha1.PatchAssignment
 	case err != nil:
 		return err
 	}
-	if cleared {
-		w.unblock()
+	if !cleared {
+		return nil
 	}
-	return nil
+	w.unblock()
+	// Only now, or a request that failed would leave the old counts here for good.
+	w.retries.Clears = a.Spec.RetryClears
+	return w.saveRetries()
 }
 
 func (w *Worker) publishReport(ctx context.Context) error {

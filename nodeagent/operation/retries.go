@@ -45,7 +45,7 @@ type retries struct {
 	Recorded  []string `json:"recorded,omitempty"`
 	// Restore is set when objects of the node were made anew, until the PatchRetry was looked at.
 	Restore bool `json:"restore,omitempty"`
-	// Clears is retryClears of the assignment by which the PatchRetry was last read.
+	// Clears is retryClears of the assignment by which the PatchRetry was last read, and the report brought in line.
 	Clears int64 `json:"clears,omitempty"`
 	// Limits are those of the last operation that had any.
 	Limits v1alpha1.RetryLimits `json:"limits"`
@@ -201,6 +201,20 @@ func (r *retries) forget(offered map[string]bool) {
 	}
 }
 
+// adopt begins the copy with a PatchRetry of which nothing is known here. If the copy was lost, the failures since then have
+// numbers that the PatchRetry has counted already, and get others. It is to be saved before they are sent: a failure whose
+// answer is lost keeps its number.
+func (r *retries) adopt(object *v1alpha1.PatchRetry) {
+	r.UID, r.Status = object.UID, object.Status
+	last := object.Status.Sequence
+	for i := range r.Pending {
+		f := &r.Pending[i]
+		f.Sequence = max(f.Sequence, last+1)
+		last = f.Sequence
+	}
+	r.Sequence = max(r.Sequence, last)
+}
+
 // unsent says whether the API server lacks something that is known here.
 func (r *retries) unsent() bool { return len(r.Pending) > 0 || len(r.Gone) > 0 || r.Restore }
 
@@ -215,6 +229,12 @@ func (w *Worker) syncRetries(ctx context.Context) error {
 		})
 		if err != nil {
 			return fmt.Errorf("read the counts of failed attempts: %w", err)
+		}
+		if r.UID == "" {
+			r.adopt(object)
+			if err := w.saveRetries(); err != nil {
+				return err
+			}
 		}
 		was := object.Status
 		if r.UID != "" && object.UID != r.UID {

@@ -1,6 +1,7 @@
 package operation
 
 import (
+	"errors"
 	"fmt"
 	"testing"
 	"time"
@@ -234,5 +235,51 @@ func TestFailuresOutliveLostMetadata(t *testing.T) {
 	f.see(t, assign("2", later()))
 	if len(f.api.retry.Status.Patches) != 0 {
 		t.Errorf("Of a patch that is no longer offered is counted: %+v", f.api.retry.Status)
+	}
+}
+
+// That counts were cleared is learnt of also where the first request fails.
+func TestClearedWhileTheServerIsAway(t *testing.T) {
+	f := newFixture(t, manager{})
+	f.api.retry.Status.Patches = []v1alpha1.PatchAttempts{{Name: "ham", Version: "2", InstallFailures: 4, Blocked: v1alpha1.BlockedAtInstall}}
+	if err := f.syncRetries(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	f.api.retry.Status.Patches = nil
+	f.api.unread = errors.New("connection refused")
+	a := assign("", time.Time{})
+	a.Spec.RetryClears = 1
+	f.Assign(a)
+	if err := f.reconcile(t.Context()); err == nil {
+		t.Error("Nothing is to be tried again")
+	}
+	f.see(t, a)
+	f.restart(t)
+	if n := len(f.retries.attempts()); n != 0 || f.retries.Clears != 1 {
+		t.Errorf("%d patches have failed attempts by clear %d", n, f.retries.Clears)
+	}
+}
+
+// Without its copy the agent numbers failures from 1, of which the PatchRetry has counted more already.
+func TestCopyOfCountsLostBetweenScanAndInstallation(t *testing.T) {
+	for name, answer := range map[string]error{"": nil, "and the answer to the write is lost": errors.New("connection reset by peer")} {
+		t.Run(name, func(t *testing.T) {
+			f := newFixture(t, manager{})
+			f.api.retry.Status = v1alpha1.PatchRetryStatus{Sequence: 57, Patches: []v1alpha1.PatchAttempts{{Name: "ham", Version: "2", InstallFailures: 1}}}
+			f.retries.fail(v1alpha1.BlockedAtInstall, 1, 2)
+			f.api.unsaid = answer
+			if err := f.syncRetries(t.Context()); (err != nil) != (answer != nil) {
+				t.Fatal(err)
+			}
+			f.restart(t)
+			if answer != nil {
+				if err := f.syncRetries(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if s := f.api.retry.Status; s.Sequence != 59 || s.Patches[0].InstallFailures != 3 || f.retries.Sequence != 59 || f.retries.unsent() {
+				t.Errorf("Counted is %+v, with the copy %+v", s, f.retries)
+			}
+		})
 	}
 }

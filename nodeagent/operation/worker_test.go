@@ -31,6 +31,8 @@ type api struct {
 	reports []*v1alpha1.PatchReportStatus
 	status  []*v1alpha1.AgentStatus
 	retry   v1alpha1.PatchRetry
+	unread  error // of the next read of it
+	unsaid  error // in place of the answer to its next write
 	task    *v1alpha1.PatchTask
 	taskErr error
 	version int
@@ -56,6 +58,10 @@ func (a *api) ApplyStatus(_ context.Context, s *v1alpha1.AgentStatus) error {
 func (a *api) Retries(context.Context) (*v1alpha1.PatchRetry, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	if err := a.unread; err != nil {
+		a.unread = nil
+		return nil, err
+	}
 	a.retry.UID, a.retry.ResourceVersion = "retry-1", fmt.Sprint(a.version)
 	return a.retry.DeepCopy(), nil
 }
@@ -69,6 +75,10 @@ func (a *api) UpdateRetries(_ context.Context, r *v1alpha1.PatchRetry) (*v1alpha
 	a.version++
 	a.retry = *r.DeepCopy()
 	a.retry.ResourceVersion = fmt.Sprint(a.version)
+	if err := a.unsaid; err != nil {
+		a.unsaid = nil
+		return nil, err
+	}
 	return a.retry.DeepCopy(), nil
 }
 
