@@ -280,7 +280,7 @@ type RetryLimits struct {
 // that a button which Git puts back is not pressed twice.
 type HandledButtons struct {
 	// clearRetries is the last value of nodepatch.io/clear-retries that carried
-	// a token; one without a token stands here only until the annotation is gone.
+	// a token.
 	// +optional
 	// +kubebuilder:validation:MaxLength=4096
 	ClearRetries string `json:"clearRetries,omitempty"`
@@ -297,8 +297,7 @@ type HandledButtons struct {
 	// +optional
 	// +kubebuilder:validation:MaxLength=128
 	UpdatePatchData string `json:"updatePatchData,omitempty"`
-	// press is the button that is being acted on, on other kinds than PatchRetry.
-	// It is gone once that is done.
+	// press is the button that is being acted on. It is gone once that is done.
 	// +optional
 	Press *ButtonPress `json:"press,omitempty"`
 	// presses is how many buttons were acted on here, on other kinds than

@@ -82,6 +82,8 @@ const (
 	// ReasonStopping: the run has to end, and waits for nodes to finish what
 	// they have begun.
 	ReasonStopping = "Stopping"
+	// ReasonHookRunning: a hook of the task runs on the node, which waits for its end.
+	ReasonHookRunning = "HookRunning"
 	// ReasonTooManyFailures: more nodes failed than maxFailures allows, so that
 	// the rollout halted.
 	ReasonTooManyFailures = "TooManyFailures"
@@ -122,6 +124,9 @@ const (
 	ReasonWindowClosed = "WindowClosed"
 	// ReasonWindowTooShort: the node would need longer than the window stays open.
 	ReasonWindowTooShort = "WindowTooShort"
+	// ReasonNoWindowFits: no maintenance window of the policy ever opens, or none for as
+	// long as the node would need. It waits for the policy to be changed.
+	ReasonNoWindowFits = "NoWindowFits"
 	// ReasonWave: nodes of an earlier wave are not done, or the wave soaks.
 	ReasonWave = "Wave"
 	// ReasonControlPlane: control-plane nodes go last, one by one, alone, and only

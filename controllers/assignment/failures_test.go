@@ -105,13 +105,39 @@ var _ = Describe("A disruption that fails", func() {
 		}),
 	)
 
-	It("of a node that does not stay Ready while it soaks", func() {
+	DescribeTable("of a node that does not stay Ready while it soaks", func(seen time.Duration) {
 		m := newMachine(v1alpha1.TaskTemplate{Rollout: v1alpha1.RolloutOptions{Soak: &metav1.Duration{Duration: 10 * time.Minute}}})
 		m.at("soak")
 		m.changeNode(func(node *corev1.Node) { node.Status.Conditions[0].Status = corev1.ConditionFalse })
+		m.clock.Step(seen)
 		m.frozen = false
 		m.until("the end", m.over)
 		Expect(m.verdict()).To(And(HaveField("Step", v1alpha1.StepFailed), HaveField("Reason", v1alpha1.ReasonSoakFailed)))
+	},
+		Entry("as it is seen", time.Minute), Entry("by a manager that comes later", time.Hour),
+	)
+
+	It("is not that of a node that was in order, and for a moment is not while a long hook runs", func() {
+		m := newMachine(v1alpha1.TaskTemplate{Hooks: &v1alpha1.Hooks{PostReboot: &v1alpha1.Hook{
+			PodTemplate: allHooks().PostReboot.PodTemplate, Timeout: metav1.Duration{Duration: time.Hour}}}})
+		m.hangs.Insert("hooks")
+		m.until("the hook", func() bool {
+			said := m.assignment().Status.Controller
+			return m.boots == 2 && said != nil && said.Reason == v1alpha1.ReasonHookRunning
+		})
+		m.clock.Step(verifyTimeout + time.Minute)
+		m.setReady("proxy", corev1.ConditionFalse)
+		for range 2 {
+			_, err := m.look()
+			Expect(err).NotTo(HaveOccurred())
+			Expect(m.assignment().Status.Controller).To(HaveValue(And(
+				HaveField("Step", v1alpha1.StepVerifying), HaveField("Message", ContainSubstring("-proxy")))))
+			m.clock.Step(verifyTimeout - time.Minute)
+		}
+		m.setReady("proxy", corev1.ConditionTrue)
+		m.hangs.Delete("hooks")
+		m.until("the end", m.over)
+		Expect(m.verdict()).To(HaveField("Step", v1alpha1.StepDone))
 	})
 
 	It("names the pods that block a drain, in the assignment and in the log", func() {

@@ -27,7 +27,8 @@ func (r *Reconciler) tell(ctx context.Context, in *Input, decision *Decision) er
 		Reason: decision.Reason, Message: cut(decision.Message),
 	}
 	status.Since = ptr.To(metav1.NewTime(in.Now).Rfc3339Copy())
-	if said := in.Assignment.Status.Controller; said != nil && said.OperationID == status.OperationID && said.Step == status.Step && said.Since != nil {
+	if said := in.Assignment.Status.Controller; said != nil && said.OperationID == status.OperationID && said.Step == status.Step && said.Since != nil &&
+		(said.Reason == v1alpha1.ReasonHookRunning) == (status.Reason == v1alpha1.ReasonHookRunning) {
 		status.Since = said.Since
 	}
 	return r.say(ctx, in.Assignment, status)

@@ -92,7 +92,7 @@ func (v *visit) hook(point hooks.Point, step v1alpha1.Step) *Decision {
 		if state.Message != "" {
 			message += ": " + state.Message
 		}
-		return wait(step, "", message, soon)
+		return wait(step, v1alpha1.ReasonHookRunning, message, soon)
 	}
 }
 

@@ -26,13 +26,12 @@ func (v *visit) restored() *Decision {
 	if soak := v.Template.Rollout.Soak; outcome.Step == v1alpha1.StepDone && soak != nil && v.operation.Stop == "" && v.Orphaned == "" {
 		end := v.Record.Restored.Add(soak.Duration)
 		switch {
-		case v.past(end):
-		case !v.ready():
+		case !v.ready(): // also where nobody could look before its end
 			return v.conclude(&maintenance.Outcome{
 				Step: v1alpha1.StepFailed, Reason: v1alpha1.ReasonSoakFailed,
 				Message: "The node did not stay Ready for " + soak.Duration.String() + " after its disruption. " + v.Presence.Message,
 			})
-		default:
+		case !v.past(end):
 			return wait(v1alpha1.StepVerifying, "", "The node is in service again and is watched until "+end.UTC().Format(time.RFC3339), v.until(end))
 		}
 	}

@@ -61,10 +61,11 @@ func (v *visit) problem() (string, Question) {
 	return "", AskNothing
 }
 
-// verifyingSince is since when the manager says that it verifies the node.
+// verifyingSince is since when the manager says that it verifies the node. A node
+// that was in order, and is not while its hook runs, has all the time again.
 func (v *visit) verifyingSince() time.Time {
 	said := v.Assignment.Status.Controller
-	if said != nil && said.OperationID == v.operation.ID && said.Step == v1alpha1.StepVerifying && said.Since != nil {
+	if said != nil && said.Reason != v1alpha1.ReasonHookRunning && said.OperationID == v.operation.ID && said.Step == v1alpha1.StepVerifying && said.Since != nil {
 		return said.Since.Time
 	}
 	return v.Now

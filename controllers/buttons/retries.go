@@ -8,6 +8,7 @@ import (
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/klog/v2"
 	"k8s.io/utils/clock"
@@ -74,7 +75,13 @@ func (r *Retries) Reconcile(ctx context.Context, retry *v1alpha1.PatchRetry) (ct
 func (r *Retries) clear(ctx context.Context, retry *v1alpha1.PatchRetry, assignment *v1alpha1.PatchAssignment, value string) error {
 	before := retry.DeepCopy()
 	parseClearing(value).clear(retry, assignment)
-	retry.Status.Handled.ClearRetries = handled(value)
+	retry.Status.Handled.Press = &v1alpha1.ButtonPress{
+		Button: v1alpha1.ClearRetriesAnnotation, Value: handled(value), Number: retry.Status.Clears, Time: metav1.NewMicroTime(r.Clock.Now()),
+	}
+	// A press without a token in between does not have Git's act again.
+	if parseClearing(value).token != "" {
+		retry.Status.Handled.ClearRetries = handled(value)
+	}
 	patch := client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{})
 	if err := r.Client.Status().Patch(ctx, retry, patch, client.FieldOwner(v1alpha1.ManagerFieldOwner)); err != nil {
 		return fmt.Errorf("clearing counts of node %s: %w", retry.Name, outdated(err))
@@ -128,7 +135,7 @@ func (r *Retries) answer(ctx context.Context, retry *v1alpha1.PatchRetry, assign
 // it was pressed with another value in the meantime, that stays and is next.
 func (r *Retries) release(ctx context.Context, retry *v1alpha1.PatchRetry, _ *v1alpha1.PatchAssignment) error {
 	value, pressed := retry.Annotations[v1alpha1.ClearRetriesAnnotation]
-	if !pressed || handled(value) != remembered(retry) {
+	if press := retry.Status.Handled.Press; !pressed || press == nil || handled(value) != press.Value {
 		return nil
 	}
 	before := retry.DeepCopy()
@@ -154,8 +161,8 @@ func (r *Retries) forget(ctx context.Context, retry *v1alpha1.PatchRetry, _ *v1a
 		{Op: "test", Path: "/status/handled/answer", Value: owed(retry)},
 		{Op: "remove", Path: "/status/handled/answer"},
 	}
-	if value := remembered(retry); value != "" && parseClearing(value).token == "" {
-		operations = append(operations, operation{Op: "remove", Path: "/status/handled/clearRetries"})
+	if retry.Status.Handled.Press != nil {
+		operations = append(operations, operation{Op: "remove", Path: "/status/handled/press"})
 	}
 	body, err := json.Marshal(operations)
 	if err != nil {
@@ -180,8 +187,8 @@ func (r *Retries) assignment(ctx context.Context, node string) (*v1alpha1.PatchA
 	return assignment, nil
 }
 
-// remembered is the value that was handled last, and owed the answer that the
-// patch log does not have yet.
+// remembered is the value with a token that was handled last, and owed the answer
+// that the patch log does not have yet.
 func remembered(retry *v1alpha1.PatchRetry) string {
 	if retry.Status.Handled == nil {
 		return ""

@@ -88,6 +88,15 @@ var _ = Describe("nodepatch.io/clear-retries on a PatchRetry", func() {
 		Expect(retryNow("a")).To(Equal(before), "nothing was written")
 		Expect(answers("a")).To(BeEmpty())
 
+		press("a", "ham")
+		Expect(look(r, "a")).To(Equal(ctrl.Result{}))
+		Expect(answers("a")).To(ConsistOf("Counts cleared: ham 9.0 (1 download)"))
+		press("a", "ham@t1")
+		count("a", "ham")
+		Expect(look(r, "a")).To(Equal(ctrl.Result{}))
+		Expect(retryNow("a").Status.Patches).To(ContainElement(HaveField("Name", "ham")), "a press without a token lets no old one act again")
+		Expect(admin.DeleteAllOf(ctx, &corev1.Event{}, client.InNamespace(patchlog.Namespace))).To(Succeed())
+
 		press("a", "ham@t2")
 		Expect(look(r, "a")).To(Equal(ctrl.Result{}))
 		Expect(answers("a")).To(ConsistOf("Counts cleared: ham 9.0 (1 download)"))

@@ -36,6 +36,9 @@ const (
 	pause = time.Second
 	// answer is how long the API server may take for one look.
 	answer = 30 * time.Second
+	// overtime is how long after its grace period a pod that was deleted may still run.
+	// A manager that cannot renew its Lease has ended itself by then.
+	overtime = time.Minute
 	// named is how many objects of a kind a message names.
 	named = 10
 )
@@ -65,7 +68,8 @@ func Run(ctx context.Context, c client.Client, o Options) error {
 		return err
 	}
 	if err := l.until(ctx, "the manager has not ended", l.managers); err != nil {
-		return err
+		_, back := l.scale(ctx, replicas)
+		return errors.Join(err, back)
 	}
 	// With the policies kept, their schedules could start a run until just now.
 	if held, err := l.held(ctx); err != nil || len(held) > 0 {
@@ -198,7 +202,8 @@ func (l *leaving) scale(ctx context.Context, replicas int32) (int32, error) {
 	return before, nil
 }
 
-// managers are the pods of the manager that still are there.
+// managers are the pods of the manager that still are there. One on a node that is
+// gone stays for ever: it counts until it has had its time to end, and lost its Lease.
 func (l *leaving) managers(ctx context.Context) ([]string, error) {
 	pods := &corev1.PodList{}
 	err := l.List(ctx, pods, client.InNamespace(l.Namespace),
@@ -208,8 +213,10 @@ func (l *leaving) managers(ctx context.Context) ([]string, error) {
 	}
 	var found []string
 	for i := range pods.Items {
-		if phase := pods.Items[i].Status.Phase; phase != corev1.PodSucceeded && phase != corev1.PodFailed {
-			found = append(found, "the pod "+pods.Items[i].Name)
+		pod := &pods.Items[i]
+		gone := pod.DeletionTimestamp != nil && time.Since(pod.DeletionTimestamp.Time) > overtime
+		if phase := pod.Status.Phase; !gone && phase != corev1.PodSucceeded && phase != corev1.PodFailed {
+			found = append(found, "the pod "+pod.Name)
 		}
 	}
 	return found, nil

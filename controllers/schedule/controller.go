@@ -98,7 +98,8 @@ func (r *Scheduler) observe(ctx context.Context, policy *v1alpha1.PatchPolicy) (
 	}
 	seen.tasks = tasks
 	for i := range policy.Status.Tasks {
-		if next := policy.Status.Tasks[i].Next; next != nil && !next.After(seen.now) {
+		// A run may be due before it was announced for: its jitter may have been another one then.
+		if next := policy.Status.Tasks[i].Next; next != nil && !next.After(seen.now.Add(maxJitter)) {
 			seen.governs, err = r.governs(ctx, policy.Name)
 			return seen, err
 		}

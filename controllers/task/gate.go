@@ -165,9 +165,9 @@ func (g *gate) window(need time.Duration) *refusal {
 	}
 	switch {
 	case longest == 0:
-		return no(v1alpha1.ReasonWindowClosed, "No maintenance window of the policy %s ever opens; see the policy's conditions", g.policy.Name)
+		return no(v1alpha1.ReasonNoWindowFits, "No maintenance window of the policy %s ever opens; see the policy's conditions", g.policy.Name)
 	case longest < need:
-		return no(v1alpha1.ReasonWindowTooShort,
+		return no(v1alpha1.ReasonNoWindowFits,
 			"The node may need %s, and no maintenance window of the policy %s is open for longer than %s: make one longer, or lower the timeouts of drain, install and reboot",
 			duration(need), g.policy.Name, duration(longest))
 	case until.IsZero():

@@ -130,7 +130,7 @@ func TestGate(t *testing.T) {
 			waiting: []string{"a"},
 			change:  window("0 7 * * SAT", 40*time.Minute),
 			wantWaits: map[string]string{
-				"a": "WindowTooShort: The node may need 43m, and no maintenance window of the policy workers is open for longer than 40m: make one longer, or lower the timeouts of drain, install and reboot",
+				"a": "NoWindowFits: The node may need 43m, and no maintenance window of the policy workers is open for longer than 40m: make one longer, or lower the timeouts of drain, install and reboot",
 			},
 			wantNext: at("2026-11-28T06:00:00Z"),
 		},
@@ -138,14 +138,14 @@ func TestGate(t *testing.T) {
 			waiting: []string{"a"},
 			change:  window("0 8 * * SAT", 40*time.Minute),
 			wantWaits: map[string]string{
-				"a": "WindowTooShort: The node may need 43m, and no maintenance window of the policy workers is open for longer than 40m: make one longer, or lower the timeouts of drain, install and reboot",
+				"a": "NoWindowFits: The node may need 43m, and no maintenance window of the policy workers is open for longer than 40m: make one longer, or lower the timeouts of drain, install and reboot",
 			},
 			wantNext: at("2026-11-21T07:00:00Z"),
 		},
 		"windows that never open": {
 			waiting:   []string{"a"},
 			change:    window("0 8 30 2 *", 40*time.Minute),
-			wantWaits: map[string]string{"a": "WindowClosed: No maintenance window of the policy workers ever opens; see the policy's conditions"},
+			wantWaits: map[string]string{"a": "NoWindowFits: No maintenance window of the policy workers ever opens; see the policy's conditions"},
 		},
 		"a node that cannot be reached leaves its place to the next": {
 			waiting: []string{"a", "b"},

@@ -13,7 +13,7 @@ import (
 // that a button which Git puts back is not pressed twice.
 type HandledButtonsApplyConfiguration struct {
 	// clearRetries is the last value of nodepatch.io/clear-retries that carried
-	// a token; one without a token stands here only until the annotation is gone.
+	// a token.
 	ClearRetries *string `json:"clearRetries,omitempty"`
 	// answer is what the patch log still has to say about the button that was
 	// pressed last. It is gone once that is said.
@@ -22,8 +22,7 @@ type HandledButtonsApplyConfiguration struct {
 	ClearLog *string `json:"clearLog,omitempty"`
 	// updatePatchData is the last token of nodepatch.io/update-patch-data.
 	UpdatePatchData *string `json:"updatePatchData,omitempty"`
-	// press is the button that is being acted on, on other kinds than PatchRetry.
-	// It is gone once that is done.
+	// press is the button that is being acted on. It is gone once that is done.
 	Press *ButtonPressApplyConfiguration `json:"press,omitempty"`
 	// presses is how many buttons were acted on here, on other kinds than
 	// PatchRetry.
