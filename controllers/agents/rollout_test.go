@@ -121,7 +121,12 @@ var _ = Describe("The agents' DaemonSet", func() {
 		Eventually(terms).Should(pools("workers"))
 		path := "/daemonsets/" + Name
 		// The first apply shows as a change, which leads to a second one.
-		Eventually(func() int { return len(writes.To(path)) }).MustPassRepeatedly(20).Should(Equal(len(writes.To(path))))
+		count := -1
+		Eventually(func() bool {
+			before := count
+			count = len(writes.To(path))
+			return count == before
+		}).MustPassRepeatedly(20).Should(BeTrue())
 		existing, err := daemonSetNow()
 		Expect(err).NotTo(HaveOccurred())
 		before := len(writes.To(path))

@@ -39,7 +39,7 @@ var _ = Describe("A running manager", func() {
 		Expect(m.verdict().Step).To(Equal(v1alpha1.StepDone))
 		Eventually(presence(m.name)).Should(Equal(v1alpha1.ControllerStatus{Agent: v1alpha1.AgentReady}))
 		// One look a second at pods that go is all that no watch brings.
-		Expect(took).To(BeNumerically("<", 20*time.Second), "on a machine that has much else to do")
+		Expect(took).To(BeNumerically("<", 50*time.Second), "on a machine that has much else to do")
 		GinkgoWriter.Println("A node's way took", took)
 	})
 

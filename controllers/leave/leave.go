@@ -202,8 +202,7 @@ func (l *leaving) scale(ctx context.Context, replicas int32) (int32, error) {
 	return before, nil
 }
 
-// managers are the pods of the manager that still are there. One on a node that is
-// gone stays for ever: it counts until it has had its time to end, and lost its Lease.
+// managers are the pods of the manager that may still run.
 func (l *leaving) managers(ctx context.Context) ([]string, error) {
 	pods := &corev1.PodList{}
 	err := l.List(ctx, pods, client.InNamespace(l.Namespace),
@@ -213,13 +212,20 @@ func (l *leaving) managers(ctx context.Context) ([]string, error) {
 	}
 	var found []string
 	for i := range pods.Items {
-		pod := &pods.Items[i]
-		gone := pod.DeletionTimestamp != nil && time.Since(pod.DeletionTimestamp.Time) > overtime
-		if phase := pod.Status.Phase; !gone && phase != corev1.PodSucceeded && phase != corev1.PodFailed {
+		if pod := &pods.Items[i]; runs(pod, time.Now()) {
 			found = append(found, "the pod "+pod.Name)
 		}
 	}
 	return found, nil
+}
+
+// runs says whether a pod may still run. One on a node that is gone is there for
+// ever: it has ended once it has had its time, and its manager has lost its Lease.
+func runs(pod *corev1.Pod, now time.Time) bool {
+	if pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed {
+		return false
+	}
+	return pod.DeletionTimestamp == nil || now.Sub(pod.DeletionTimestamp.Time) <= overtime
 }
 
 // remove deletes what the manager made and nothing else would delete. Counts of

@@ -54,6 +54,32 @@ var _ = AfterSuite(func() {
 	Expect(asked.Forbidden()).To(BeEmpty(), "its rights are enough")
 })
 
+func TestRuns(t *testing.T) {
+	now := time.Now()
+	for name, test := range map[string]struct {
+		phase   corev1.PodPhase
+		deleted time.Duration // before now
+		want    bool
+	}{
+		"one that runs":                      {phase: corev1.PodRunning, want: true},
+		"one that starts":                    {phase: corev1.PodPending, want: true},
+		"one that has ended":                 {phase: corev1.PodSucceeded},
+		"one that was evicted":               {phase: corev1.PodFailed},
+		"one that is ending":                 {phase: corev1.PodRunning, deleted: overtime / 2, want: true},
+		"one on a node that does not answer": {phase: corev1.PodRunning, deleted: overtime + time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			pod := &corev1.Pod{Status: corev1.PodStatus{Phase: test.phase}}
+			if test.deleted > 0 {
+				pod.DeletionTimestamp = &metav1.Time{Time: now.Add(-test.deleted)}
+			}
+			if got := runs(pod, now); got != test.want {
+				t.Errorf("runs = %t", got)
+			}
+		})
+	}
+}
+
 // inMidRollout makes a node that is being worked on for a task of a policy.
 func inMidRollout(ctx context.Context) *corev1.Node {
 	GinkgoHelper()

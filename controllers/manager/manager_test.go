@@ -139,9 +139,9 @@ var _ = Describe("The manager with the rights of its ServiceAccount", Ordered, f
 		Eventually(fetch("http://"+second.options.healthAddr+"/readyz", "")).Should(HavePrefix("200"))
 		led := holder()
 		Consistently(holder, "500ms").Should(Equal(led), "the second one waits")
+		before := quiet()
 		manager.stop()
 		manager = second
-		before := quiet()
 		Eventually(holder).Should(And(Not(BeEmpty()), Not(Equal(led))), "the first one gave the lease back")
 		Eventually(scrape).Should(And(ContainSubstring(`nodepatch_node_blocked_patches{node="one",policy="workers"} 0`),
 			ContainSubstring(`nodepatch_task_results_total{policy="workers",result="Complete"} 0`)), "it counts from where the first one ended")

@@ -67,7 +67,7 @@ func quiet() int {
 		before := count
 		count = len(written(0, ""))
 		return count == before
-	}).WithPolling(50*time.Millisecond).MustPassRepeatedly(10).Should(BeTrue(), "the manager writes on and on")
+	}).WithPolling(50*time.Millisecond).MustPassRepeatedly(30).Should(BeTrue(), "the manager writes on and on")
 	return count
 }
 

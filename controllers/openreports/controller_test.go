@@ -117,9 +117,9 @@ var _ = Describe("ClusterReports", Ordered, func() {
 	})
 
 	It("say when a scan is overdue, as soon as it is", func() {
-		say("one", scanned(time.Now().Add(-24*time.Hour+3*time.Second), curl))
+		say("one", scanned(time.Now().Add(-24*time.Hour+12*time.Second), curl))
 		Eventually(shown("one")).Should(summary(0, 1, 0, 0, 0))
-		Eventually(shown("one")).Should(And(summary(0, 1, 0, 1, 0), HaveField("Results", ContainElement(
+		Eventually(shown("one")).WithTimeout(40 * time.Second).Should(And(summary(0, 1, 0, 1, 0), HaveField("Results", ContainElement(
 			HaveField("Description", ContainSubstring("is overdue: the policy workers wants a scan every 24h0m0s"))))))
 		relaxed := &v1alpha1.PatchPolicy{ObjectMeta: metav1.ObjectMeta{Name: "workers"}}
 		Expect(admin.Patch(ctx, relaxed, client.RawPatch(types.MergePatchType, []byte(`{"spec":{"maxScanAge":"48h"}}`)))).To(Succeed())

@@ -89,10 +89,10 @@ var _ = Describe("The status of a policy", func() {
 		policy := newPolicy("workers", workers)
 		policy.Spec.MaxScanAge = &metav1.Duration{Duration: time.Hour}
 		join("one", workers)
-		report("one", time.Now().Add(-time.Hour).Add(4*time.Second), 0, v1alpha1.RebootNotRequired)
+		report("one", time.Now().Add(-time.Hour).Add(12*time.Second), 0, v1alpha1.RebootNotRequired)
 		create(policy)
 		Eventually(status("workers")).Should(And(counts(1, 1, 1, 1, 0), away(0, 1)))
-		Eventually(status("workers")).Should(And(counts(1, 1, 0, 0, 0), away(1, 1)))
+		Eventually(status("workers")).WithTimeout(40 * time.Second).Should(And(counts(1, 1, 0, 0, 0), away(1, 1)))
 	})
 
 	It("tells whether nodes can be reached, and for how long a security patch has been missing", func() {

@@ -137,25 +137,39 @@ func (r *Scheduler) begin(ctx context.Context, policy *v1alpha1.PatchPolicy, s *
 	if s.begins.IsZero() {
 		return nil
 	}
-	task := newTask(policy, s.state.Last.Task)
-	task.Spec.Task = s.task.Name
-	log := klog.FromContext(ctx)
-	err := r.Client.Create(ctx, task)
-	switch {
-	case err == nil:
-		log.Info("Began a run of the schedule", "policy", klog.KObj(policy), "task", klog.KObj(task), "run", s.begins)
-		return nil
-	case apierrors.IsAlreadyExists(err):
-		existing := &v1alpha1.PatchTask{}
-		if err = r.Client.Get(ctx, client.ObjectKeyFromObject(task), existing); err == nil {
-			if !metav1.IsControlledBy(existing, policy) || existing.Spec.Task != s.task.Name {
-				s.refuse()
-			}
+	for _, name := range []string{s.state.Last.Task, secondName(policy, s.task.Name, s.begins)} {
+		ours, err := r.make(ctx, policy, name, s)
+		if err != nil {
+			s.unchanged()
+			return fmt.Errorf("beginning the run %s: %w", name, err)
+		}
+		if ours {
+			s.state.Last.Task = name
 			return nil
 		}
 	}
-	s.unchanged()
-	return fmt.Errorf("beginning the run %s: %w", task.Name, err)
+	s.refuse()
+	return nil
+}
+
+// make makes the task of a run under a name, and says whether the task of that
+// name is the run: it may be there already, and be another one's.
+func (r *Scheduler) make(ctx context.Context, policy *v1alpha1.PatchPolicy, name string, s *step) (ours bool, err error) {
+	task := newTask(policy, name)
+	task.Spec.Task = s.task.Name
+	err = r.Client.Create(ctx, task)
+	if err == nil {
+		klog.FromContext(ctx).Info("Began a run of the schedule", "policy", klog.KObj(policy), "task", klog.KObj(task), "run", s.begins)
+		return true, nil
+	}
+	if !apierrors.IsAlreadyExists(err) {
+		return false, err
+	}
+	existing := &v1alpha1.PatchTask{}
+	if err := r.Client.Get(ctx, client.ObjectKeyFromObject(task), existing); err != nil {
+		return false, err
+	}
+	return metav1.IsControlledBy(existing, policy) && existing.Spec.Task == s.task.Name, nil
 }
 
 // newTask is a task of the policy's own. Only the manager may set owner

@@ -1,6 +1,8 @@
 package schedule
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"slices"
 	"strconv"
@@ -255,7 +257,10 @@ func (o *observation) runOf(task *v1alpha1.PatchTask, named string) (time.Time, 
 	if !found {
 		return time.Time{}, false
 	}
-	return minute(minutes)
+	if short, second := strings.CutSuffix(minutes, "-"+mark(o.policy)); second {
+		return minute(short, shortBase)
+	}
+	return minute(minutes, 10)
 }
 
 // runName is the name of the PatchTask of a run: that of the policy, of the task,
@@ -264,9 +269,25 @@ func runName(policy, task string, run time.Time) string {
 	return fmt.Sprintf("%s-%s-%d", policy, task, run.Unix()/60)
 }
 
-// minute reads what runName writes at the end.
-func minute(text string) (time.Time, bool) {
-	minutes, err := strconv.ParseInt(text, 10, 64)
+// shortBase makes of a minute five characters, so that the policy's mark fits into
+// a label, too.
+const shortBase = 36
+
+// secondName is that of a run whose first name another one's task has: the policy
+// web-prod with the task scan and the policy web with the task prod-scan share it.
+func secondName(policy *v1alpha1.PatchPolicy, task string, run time.Time) string {
+	return fmt.Sprintf("%s-%s-%s-%s", policy.Name, task, strconv.FormatInt(run.Unix()/60, shortBase), mark(policy))
+}
+
+// mark tells a policy from others.
+func mark(policy *v1alpha1.PatchPolicy) string {
+	sum := sha256.Sum256([]byte(policy.UID))
+	return hex.EncodeToString(sum[:2])
+}
+
+// minute reads what names of runs say of their time.
+func minute(text string, base int) (time.Time, bool) {
+	minutes, err := strconv.ParseInt(text, base, 64)
 	return time.Unix(minutes*60, 0).UTC(), err == nil && minutes > 0 && minutes < 1<<32
 }
 

@@ -156,7 +156,7 @@ func scanTime(task *v1alpha1.PatchTask) (time.Time, bool) {
 	if owner == nil || owner.Kind != "PatchPolicy" || task.Spec.Template == nil {
 		return time.Time{}, false
 	}
-	return minute(task.Name[strings.LastIndexByte(task.Name, '-')+1:])
+	return minute(task.Name[strings.LastIndexByte(task.Name, '-')+1:], 10)
 }
 
 // scanName is the name of the task that scans a policy's overdue nodes: of the

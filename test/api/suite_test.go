@@ -32,6 +32,9 @@ func TestAPI(t *testing.T) {
 }
 
 var _ = BeforeSuite(func(ctx SpecContext) {
+	// The API server makes its admission policies anew once a second.
+	SetDefaultEventuallyTimeout(20 * time.Second)
+	SetDefaultEventuallyPollingInterval(20 * time.Millisecond)
 	var err error
 	server, err = apiserver.Start()
 	Expect(err).NotTo(HaveOccurred())

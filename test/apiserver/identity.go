@@ -71,17 +71,27 @@ func (s *Server) Install(ctx context.Context) error {
 		return err
 	}
 	event := &corev1.Event{ObjectMeta: metav1.ObjectMeta{Name: "admission-probe", Namespace: metav1.NamespaceDefault}}
+	// Policies come into force in the order of their names: this is of the last one.
+	owned := &v1alpha1.PatchTask{
+		ObjectMeta: metav1.ObjectMeta{Name: "admission-probe", OwnerReferences: []metav1.OwnerReference{{
+			APIVersion: v1alpha1.GroupVersion.String(), Kind: "PatchPolicy", Name: "probe", UID: "probe"}}},
+		Spec: v1alpha1.PatchTaskSpec{Policy: "probe", Task: "probe"},
+	}
 	var last error
 	err = wait.PollUntilContextTimeout(ctx, 50*time.Millisecond, 30*time.Second, true, func(ctx context.Context) (bool, error) {
-		for _, attempt := range []func() error{
-			func() error {
+		for _, attempt := range []struct {
+			try     func() error
+			refusal string
+		}{
+			{refusal: "names no node", try: func() error {
 				patch := client.RawPatch(types.MergePatchType, []byte(`{"status":{}}`))
 				return agent.Status().Patch(ctx, probe.DeepCopy(), patch, client.DryRunAll)
-			},
-			func() error { return agent.Create(ctx, event.DeepCopy(), client.DryRunAll) },
+			}},
+			{refusal: "names no node", try: func() error { return agent.Create(ctx, event.DeepCopy(), client.DryRunAll) }},
+			{refusal: "owns", try: func() error { return admin.Create(ctx, owned.DeepCopy(), client.DryRunAll) }},
 		} {
-			err := attempt()
-			if err != nil && strings.Contains(err.Error(), "names no node") {
+			err := attempt.try()
+			if err != nil && strings.Contains(err.Error(), attempt.refusal) {
 				continue
 			}
 			if ctx.Err() == nil {

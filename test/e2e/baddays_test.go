@@ -44,7 +44,7 @@ var _ = Describe("On a bad day, a scan", func() {
 		}).Should(Succeed())
 		mirror.open()
 		rightReport(ctx, finish(ctx, task))
-		Expect(logOf(ctx, task.Name)).To(ConsistOf(task.Name+" TaskStarted", toy+" ScanStarted",
+		Eventually(ctx, func() []string { return logOf(ctx, task.Name) }).Should(ConsistOf(task.Name+" TaskStarted", toy+" ScanStarted",
 			toy+" PatchDataRefreshed", toy+" ScanFinished", task.Name+" TaskFinished"), "nothing twice")
 	}, SpecTimeout(5*time.Minute))
 
@@ -150,7 +150,7 @@ var _ = Describe("On a bad day, a scan", func() {
 			}
 		}
 		Eventually(ctx, func(g Gomega) { nodeReady(g, corev1.ConditionUnknown) }).Should(Succeed())
-		task := finish(ctx, start(ctx, 15*time.Second))
+		task := finish(ctx, start(ctx, 45*time.Second))
 		Expect(task.Status.Phase).To(Equal(v1alpha1.TaskFailed))
 		Expect(*task.Status.Nodes).To(Equal(v1alpha1.TaskNodeCounts{Total: 3, Done: 2, Unreachable: 1}))
 		Expect(task.Status.Failures).To(HaveLen(1))

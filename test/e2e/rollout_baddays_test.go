@@ -34,7 +34,7 @@ var _ = Describe("On a bad day, a rollout", Ordered, ContinueOnFailure, func() {
 		version := publishFirmware()
 		Expect(machine(real).Hang(ctx)).To(Succeed())
 		task := rolloutOf(ctx, nil, func(t *v1alpha1.TaskTemplate) {
-			t.Drain.Timeout.Duration = 10 * time.Second
+			t.Drain.Timeout.Duration = 25 * time.Second // deaf takes some 6
 			t.Rollout.MaxFailures = ptr.To[int32](2)
 		})
 

@@ -52,7 +52,7 @@ var _ = Describe("A scan", func() {
 		table := kubectl(ctx, "get", "patchreports")
 		Expect(table).To(MatchRegexp(`machine-1 +5 +1 +0 +NotRequired`))
 		Expect(kubectl(ctx, "get", "patchreports", "-o", "wide")).To(MatchRegexp(`machine-1 .* Debian GNU/Linux `))
-		Expect(kubectl(ctx, "get", "patchtask", task.Name)).To(MatchRegexp(`everything +Scan +Complete +\d+s +3 of 3 nodes scanned`))
+		Expect(kubectl(ctx, "get", "patchtask", task.Name)).To(MatchRegexp(`everything +Scan +Complete +[\dms]+ +3 of 3 nodes scanned`))
 		Expect(kubectl(ctx, "get", "patchpolicy", policy)).To(MatchRegexp(`everything +3 +3 +1`))
 	}, SpecTimeout(5*time.Minute))
 

@@ -44,7 +44,7 @@ func finish(ctx context.Context, task *v1alpha1.PatchTask) *v1alpha1.PatchTask {
 	Eventually(ctx, func(g Gomega) {
 		g.Expect(client.Get(ctx, ctrlclient.ObjectKeyFromObject(task), task)).To(Succeed())
 		g.Expect(task.Finished()).To(BeTrue(), "%s: %s", task.Status.Phase, task.Status.Message)
-	}).WithTimeout(3 * time.Minute).Should(Succeed())
+	}).WithTimeout(5 * time.Minute).Should(Succeed())
 	return task
 }
 

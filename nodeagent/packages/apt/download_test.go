@@ -199,7 +199,7 @@ func TestDownloadHangs(t *testing.T) {
 	if !errors.As(err, &unreachable) || !strings.Contains(err.Error(), "not fetched within 2s") {
 		t.Errorf("error is %v, want a server that hangs", err)
 	}
-	if took := time.Since(started); took > 30*time.Second {
+	if took := time.Since(started); took > time.Minute {
 		t.Errorf("a server that hangs took %s", took)
 	}
 
