@@ -76,7 +76,7 @@ func newAttempt(path, hostPath string, r record) (*attempt, error) {
 	if err != nil {
 		return nil, fmt.Errorf("encode the command's record: %w", err)
 	}
-	if err := os.WriteFile(filepath.Join(path, recordFile), b, 0o600); err != nil {
+	if err := storeRecord(path, b, r.Transaction); err != nil {
 		return nil, fmt.Errorf("write the command's record: %w", err)
 	}
 	if r.Transaction {
@@ -89,6 +89,25 @@ func newAttempt(path, hostPath string, r record) (*attempt, error) {
 		return nil, fmt.Errorf("write the command's arguments: %w", err)
 	}
 	return &attempt{record: r, path: path, host: hostPath}, nil
+}
+
+// storeRecord writes the record of a command. That of a transaction is on disk, with all directories that lead to it, before
+// the transaction starts: after a power cut nobody else would know that it was cut off.
+func storeRecord(path string, content []byte, durable bool) error {
+	file := filepath.Join(path, recordFile)
+	if !durable {
+		return os.WriteFile(file, content, 0o600)
+	}
+	if err := Replace(file, content); err != nil {
+		return err
+	}
+	for range 3 { // those of the step, of the operation and of all operations
+		path = filepath.Dir(path)
+		if err := syncDir(path); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // openAttempt reads back the directory of a command that an earlier agent was about to start, or started.

@@ -10,6 +10,7 @@ import (
 
 	"github.com/nodepatch/nodepatch/api/patchlog"
 	"github.com/nodepatch/nodepatch/api/v1alpha1"
+	"github.com/nodepatch/nodepatch/nodeagent/host"
 	"github.com/nodepatch/nodepatch/nodeagent/packages"
 )
 
@@ -59,7 +60,8 @@ func (w *Worker) install(life, ctx context.Context) (goOn bool) {
 // notes what came of it.
 func (w *Worker) transact(life, ctx context.Context, d *deployment) (goOn bool) {
 	batch, positions := d.batch(), d.Queue[0]
-	if !d.UnderWay {
+	begun := d.UnderWay
+	if !begun {
 		d.Round++
 		d.UnderWay = true
 		d.Began = w.boot()
@@ -72,15 +74,24 @@ func (w *Worker) transact(life, ctx context.Context, d *deployment) (goOn bool) 
 		d.Obstacle = &finding{Reason: v1alpha1.ReasonHostUnavailable, Message: err.Error(), Time: time.Now()}
 		return true
 	}
-	if ctx.Err() != nil && !resumes {
+	boot := w.boot()
+	// The transaction may have run when the node went down, and all that was written of it be lost. If it had not begun, the
+	// repair finds nothing to do.
+	lost := begun && !resumes && boot != "" && d.Began != "" && boot != d.Began
+	if ctx.Err() != nil && !resumes && !lost {
 		d.UnderWay = false // it waited for a lock, and nothing was begun
 		return true
 	}
-	if boot := w.boot(); !resumes && boot != d.Began {
+	if !resumes && !lost && boot != d.Began {
 		d.Began = boot
 		w.keep()
 	}
-	got, err := manager.Install(life, targets(batch))
+	var got packages.Install
+	if lost {
+		err = &host.InterruptedError{Command: part, Reason: "the node went down, and how far it had come is not known", Transaction: true}
+	} else {
+		got, err = manager.Install(life, targets(batch))
+	}
 	if detached(life) {
 		return false
 	}

@@ -14,6 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/nodepatch/nodepatch/api/v1alpha1"
+	"github.com/nodepatch/nodepatch/nodeagent/host"
 )
 
 // maxEarlier is how many ended operations an assignment's status lists.
@@ -218,30 +219,8 @@ func (j *journal) store(name string, v any) error {
 		return fmt.Errorf("encode the journal: %w", err)
 	}
 	path := filepath.Join(j.dir, name)
-	if err := replace(path, b); err != nil {
+	if err := host.Replace(path, b); err != nil {
 		return fmt.Errorf("write the journal %s: %w", path, err)
 	}
 	return nil
-}
-
-func replace(path string, content []byte) error {
-	f, err := os.OpenFile(path+".tmp", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(content)
-	if err == nil {
-		err = f.Sync()
-	}
-	if err := errors.Join(err, f.Close()); err != nil {
-		return err
-	}
-	if err := os.Rename(path+".tmp", path); err != nil {
-		return err
-	}
-	dir, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return err
-	}
-	return errors.Join(dir.Sync(), dir.Close())
 }

@@ -128,6 +128,8 @@ type manager struct {
 	refresh error
 	scan    func() (packages.Scan, error)
 	inspect func([]packages.Target) ([]packages.Presence, error)
+	install func() error
+	repair  func() error
 }
 
 func (manager) Name() string { return "apt" }
@@ -149,11 +151,17 @@ func (manager) Download(context.Context, []packages.Target) (packages.Download, 
 	return packages.Download{}, errors.New("not asked for")
 }
 
-func (manager) Install(context.Context, []packages.Target) (packages.Install, error) {
+func (m manager) Install(context.Context, []packages.Target) (packages.Install, error) {
+	if m.install != nil {
+		return packages.Install{}, m.install()
+	}
 	return packages.Install{}, errors.New("not asked for")
 }
 
-func (manager) Repair(context.Context) (packages.Repair, error) {
+func (m manager) Repair(context.Context) (packages.Repair, error) {
+	if m.repair != nil {
+		return packages.Repair{}, m.repair()
+	}
 	return packages.Repair{}, errors.New("not asked for")
 }
 

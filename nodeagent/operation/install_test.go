@@ -1,0 +1,69 @@
+package operation
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/nodepatch/nodepatch/api/v1alpha1"
+	"github.com/nodepatch/nodepatch/nodeagent/packages"
+)
+
+// boots has the host be in a boot.
+func (f *fixture) boots(t *testing.T, id string) {
+	t.Helper()
+	path := filepath.Join(f.options.Host.Root(), "proc/sys/kernel/random/boot_id")
+	if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o700), os.WriteFile(path, []byte(id), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// underWay has an agent have died in the transaction of an operation, which it began in a boot.
+func (f *fixture) underWay(t *testing.T, o *v1alpha1.Operation, boot string) {
+	t.Helper()
+	f.journal.AssignmentUID = "uid-1"
+	f.journal.Current = &record{Operation: *o, Phase: phaseInstall, BootID: boot, Started: time.Now(), Attempts: 1}
+	d := deploymentOf(resultReady)
+	d.Operation, d.Queue, d.Round, d.UnderWay, d.Began = o.ID, [][]int{{0}}, 1, true, boot
+	if err := errors.Join(f.journal.store(deploymentFile, d), f.journal.save()); err != nil {
+		t.Fatal(err)
+	}
+	f.restart(t)
+}
+
+// What an agent wrote of a transaction may be lost with the power. Then the database is looked after all the same.
+func TestPowerCutThatTookTheRecordOfATransaction(t *testing.T) {
+	for name, test := range map[string]struct {
+		boot string
+		want []string
+	}{
+		"a power cut":    {"boot-2", []string{"repair", "install"}},
+		"the agent died": {"boot-1", []string{"install"}},
+		"not known":      {"", []string{"install"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var did []string
+			does := func(what string) func() error { return func() error { did = append(did, what); return nil } }
+			f := newFixture(t, manager{install: does("install"), repair: does("repair"), inspect: func(targets []packages.Target) ([]packages.Presence, error) {
+				return slices.Repeat([]packages.Presence{{Installed: slices.Contains(did, "install")}}, len(targets)), nil
+			}})
+			a := assign("1", later())
+			a.Spec.Operation.Step = v1alpha1.StepInstalling
+			f.boots(t, test.boot)
+			f.underWay(t, a.Spec.Operation, "boot-1")
+			f.see(t, a)
+			if !slices.Equal(did, test.want) {
+				t.Errorf("The agent did %v, want %v", did, test.want)
+			}
+			if cut := slices.Contains(f.entries.reasons, v1alpha1.EventTransactionInterrupted); cut != (len(test.want) > 1) {
+				t.Errorf("Patch log: %v", f.entries.reasons)
+			}
+			if s := f.api.last(); s == nil || s.Step != v1alpha1.StepDone || s.Counts == nil || s.Counts.Installed != 1 {
+				t.Errorf("Status is %+v", s)
+			}
+		})
+	}
+}
