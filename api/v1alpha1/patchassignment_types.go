@@ -52,11 +52,19 @@ type PatchAssignmentSpec struct {
 	// newest first: of a node that did not answer in time, and of every node that
 	// was disrupted. They are written in one piece with the removal of the
 	// operation, so that a node is not asked again by the same task, however
-	// often the manager restarts.
+	// often the manager restarts. Those of tasks that have ended make room first.
 	// +optional
 	// +listType=atomic
-	// +kubebuilder:validation:MaxItems=8
+	// +kubebuilder:validation:MaxItems=32
 	Verdicts []EndedOperation `json:"verdicts,omitempty"`
+	// outcomes are what the agent said about operations that ended while their
+	// tasks go on, newest first: the manager keeps them, as the agent forgets all
+	// but its last operations. They are written in one piece with the next
+	// operation, and go away with the one after the end of their task.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=32
+	Outcomes []EndedOperation `json:"outcomes,omitempty"`
 	// retryClears is status.clears of the node's PatchRetry after the manager
 	// has cleared counts there: when it changes, the agent reads its PatchRetry
 	// again, which it does not watch.

@@ -648,6 +648,13 @@ func (in *PatchAssignmentSpec) DeepCopyInto(out *PatchAssignmentSpec) {
 			(*in)[i].DeepCopyInto(&(*out)[i])
 		}
 	}
+	if in.Outcomes != nil {
+		in, out := &in.Outcomes, &out.Outcomes
+		*out = make([]EndedOperation, len(*in))
+		for i := range *in {
+			(*in)[i].DeepCopyInto(&(*out)[i])
+		}
+	}
 	if in.LogClears != nil {
 		in, out := &in.LogClears, &out.LogClears
 		*out = make([]LogClear, len(*in))

@@ -89,23 +89,24 @@ var _ = Describe("nodepatch.io/clear-log", func() {
 		addNode("b")
 		moved := assignmentNow("b")
 		moved.Spec.Policy = "others"
-		task := addTask("scan-now")
+		task, deploy := addTask("scan-now"), addTask("deploy")
 		moved.Spec.Verdicts = []v1alpha1.EndedOperation{{OperationID: string(task.UID), Step: v1alpha1.StepDone}}
+		moved.Spec.Outcomes = []v1alpha1.EndedOperation{{OperationID: string(deploy.UID), Step: v1alpha1.StepDone}}
 		Expect(admin.Update(ctx, moved)).To(Succeed())
 		report, policy := addReport("a"), addPolicy("workers")
 
 		var told []string
-		for _, object := range []client.Object{task, addTask("deploy"), policy, report, policy} {
+		for _, object := range []client.Object{task, deploy, policy, report, policy} {
 			pressOn(object, v1alpha1.ClearLogAnnotation, "")
 			act(newPresses(), object)
 			told = append(told, fmt.Sprint(hostClears("a"), hostClears("b")))
 		}
 		Expect(told).To(Equal([]string{
-			"[1 scan-now/] [1 scan-now/]", // b ran it, and has moved to another policy since
-			"[1 scan-now/ 2 deploy/] [1 scan-now/]",
-			"[1 scan-now/ 2 deploy/ 3 /workers] [1 scan-now/]",
-			"[4 /] [1 scan-now/]", // the whole node
-			"[4 / 5 /workers] [1 scan-now/]",
+			"[1 scan-now/] [1 scan-now/]", // b ran both, and has moved to another policy since
+			"[1 scan-now/ 2 deploy/] [1 scan-now/ 2 deploy/]",
+			"[1 scan-now/ 2 deploy/ 3 /workers] [1 scan-now/ 2 deploy/]",
+			"[4 /] [1 scan-now/ 2 deploy/]", // the whole node
+			"[4 / 5 /workers] [1 scan-now/ 2 deploy/]",
 		}))
 		Expect(assignmentNow("a").Spec.LogClears[0].Until.Time).To(BeTemporally("~", time.Now(), 10*time.Second))
 		pressOn(report, v1alpha1.ClearLogAnnotation, "")

@@ -71,7 +71,8 @@ func (p *Presses) node(ctx context.Context, object client.Object) ([]*v1alpha1.P
 func ranOn(node *v1alpha1.PatchAssignment, operation string) bool {
 	is := func(ended v1alpha1.EndedOperation) bool { return ended.OperationID == operation }
 	agent := node.Status.Agent
-	return node.Spec.Operation != nil && node.Spec.Operation.ID == operation || slices.ContainsFunc(node.Spec.Verdicts, is) ||
+	return node.Spec.Operation != nil && node.Spec.Operation.ID == operation ||
+		slices.ContainsFunc(node.Spec.Verdicts, is) || slices.ContainsFunc(node.Spec.Outcomes, is) ||
 		agent != nil && (agent.OperationID == operation || slices.ContainsFunc(agent.Earlier, is))
 }
 

@@ -191,7 +191,7 @@ func (in *Input) apply(plan *Plan) {
 		node := &plan.Nodes[i]
 		given := in.Assignments[node.Name]
 		if node.Assign != nil {
-			given.Spec.Operation = node.Assign
+			assignment.Give(given, node.Assign, plan.unfinished)
 		}
 		if node.Admit {
 			given.Spec.Operation.AdmittedAt = ptr.To(metav1.NewTime(in.Now.UTC().Truncate(time.Second)))

@@ -165,13 +165,14 @@ func (f *fleet) disrupt(node *corev1.Node, given *v1alpha1.PatchAssignment) {
 	}
 }
 
-// show has a node's agent say where it stands, and remember what it ended before.
+// show has a node's agent say where it stands, and remember what it ended before,
+// but not for long.
 func (f *fleet) show(given *v1alpha1.PatchAssignment, step v1alpha1.Step) {
 	var earlier []v1alpha1.EndedOperation
 	if before := given.Status.Agent; before != nil {
 		earlier = before.Earlier
 		if before.Step.Ended() && before.OperationID != given.Spec.Operation.ID {
-			earlier = append([]v1alpha1.EndedOperation{{OperationID: before.OperationID, Step: before.Step}}, earlier...)
+			earlier = []v1alpha1.EndedOperation{{OperationID: before.OperationID, Step: before.Step}}
 		}
 	}
 	given.Status.Agent = &v1alpha1.AgentStatus{

@@ -36,6 +36,7 @@ type fleet struct {
 	// opens is the hour of the day at which a policy's window opens for two hours.
 	opens    map[string]int
 	admitted map[string]bool
+	visited  map[string]bool
 	settling bool
 }
 
@@ -45,7 +46,7 @@ func (f *fleet) dice(n int) bool { return f.random.IntN(n) == 0 }
 func newFleet(t *testing.T, seed uint64) *fleet {
 	f := &fleet{
 		t: t, random: rand.New(rand.NewPCG(seed, 7)), now: epoch, given: map[string]*v1alpha1.PatchAssignment{},
-		blocked: map[string]bool{}, opens: map[string]int{}, admitted: map[string]bool{},
+		blocked: map[string]bool{}, opens: map[string]int{}, admitted: map[string]bool{}, visited: map[string]bool{},
 	}
 	pools := []string{"workers", "databases"}
 	for _, pool := range pools {
@@ -161,7 +162,12 @@ func (f *fleet) write(task *v1alpha1.PatchTask, plan *Plan, node *Node) {
 	given := f.given[node.Name]
 	switch {
 	case node.Assign != nil:
-		given.Spec.Operation = node.Assign
+		key := string(task.UID) + node.Name
+		if f.visited[key] {
+			f.t.Errorf("%s visits %s for the second time", task.Name, node.Name)
+		}
+		f.visited[key] = true
+		assignment.Give(given, node.Assign, plan.unfinished)
 	case node.Admit:
 		f.checkAdmission(task, plan, node)
 		given.Spec.Operation.AdmittedAt = ptr.To(metav1.NewTime(f.now))

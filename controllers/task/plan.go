@@ -83,6 +83,8 @@ type Plan struct {
 	now         time.Time
 	task        *v1alpha1.PatchTask
 	assignments map[string]*v1alpha1.PatchAssignment
+	// unfinished are the UIDs of the tasks that have not ended.
+	unfinished sets.Set[string]
 }
 
 // Place is where a node stands in a task.
@@ -166,6 +168,7 @@ func Decide(in Input) Plan {
 func proceed(in Input) Plan {
 	run := newRun(in)
 	plan := Plan{Phase: v1alpha1.TaskRunning, Reason: v1alpha1.ReasonRunning, now: in.Now, task: in.Task, assignments: in.Assignments}
+	plan.unfinished = unfinished(in.Tasks)
 	plan.Nodes = run.nodes()
 	waves := run.divide(plan.Nodes)
 	if run.stop == nil {

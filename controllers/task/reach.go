@@ -2,6 +2,7 @@ package task
 
 import (
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/util/sets"
 
 	"github.com/nodepatch/nodepatch/api/v1alpha1"
 	"github.com/nodepatch/nodepatch/controllers/assignment"
@@ -45,6 +46,17 @@ func (r *run) occupant(given *v1alpha1.PatchAssignment) string {
 	default:
 		return operation.Task
 	}
+}
+
+// unfinished are the UIDs of the tasks that have not ended.
+func unfinished(tasks []v1alpha1.PatchTask) sets.Set[string] {
+	ids := sets.New[string]()
+	for i := range tasks {
+		if !tasks[i].Finished() {
+			ids.Insert(string(tasks[i].UID))
+		}
+	}
+	return ids
 }
 
 // unreachable says why a node cannot be given work now, if so.

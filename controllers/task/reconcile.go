@@ -246,7 +246,7 @@ func (r *Reconciler) write(ctx context.Context, plan *Plan, node *Node, given *v
 	changed := given.DeepCopy()
 	switch {
 	case node.Assign != nil:
-		changed.Spec.Operation = node.Assign
+		assignment.Give(changed, node.Assign, plan.unfinished)
 	case node.Admit:
 		changed.Spec.Operation.AdmittedAt = &metav1.Time{Time: plan.now}
 	case node.Stop != "":

@@ -130,6 +130,41 @@ var _ = Describe("A rollout, at a time that the test sets", func() {
 		Expect(logged(failed)).To(Equal([]string{"TaskStarted", "NodeSkipped b", "TaskFailed"}))
 	})
 
+	It("visits no node again that did other tasks in the meantime, however many", func() {
+		addPolicy("workers")
+		addNodes("done", "failed", "waits")
+		addTask("deploy-now", deploy(3), func(task *v1alpha1.PatchTask) { task.Spec.Template.Rollout.MaxFailures = ptr.To[int32](3) })
+		r, clock := newReconciler()
+		r.Blockers = &guard{blocked: map[string]bool{"waits": true}, asked: map[string]int{}}
+		step(r, clock, 0, "deploy-now")
+		answer("done", v1alpha1.StepDone, 0)
+		answer("failed", v1alpha1.StepFailed, 0)
+		wait("waits", 3)
+		step(r, clock, 2*time.Second, "deploy-now")
+		before := taskNow("deploy-now").Status
+		Expect(*before.Nodes).To(Equal(v1alpha1.TaskNodeCounts{Total: 3, Done: 1, Failed: 1, Waiting: 1}))
+
+		for day := range 12 {
+			scan := fmt.Sprint("scan-", day)
+			addTask(scan, func(task *v1alpha1.PatchTask) { task.Spec.Nodes = []string{"done", "failed"} })
+			step(r, clock, 24*time.Hour, scan)
+			answer("done", v1alpha1.StepDone, 0)
+			answer("failed", v1alpha1.StepDone, 0)
+			step(r, clock, 2*time.Second, scan, "deploy-now")
+			Expect(taskNow(scan).Status.Phase).To(Equal(v1alpha1.TaskComplete))
+			Expect(assignmentNow("failed").Spec.Operation.Task).To(Equal(scan), "it had its part of the deployment")
+		}
+		for _, name := range []string{"done", "failed"} {
+			given := assignmentNow(name)
+			Expect(given.Status.Agent.Earlier).NotTo(ContainElement(HaveField("OperationID", string(taskNow("deploy-now").UID))))
+			Expect(given.Spec.Outcomes).To(ConsistOf(HaveField("OperationID", string(taskNow("deploy-now").UID))), "it goes on, and the scans do not")
+		}
+		after := taskNow("deploy-now").Status
+		Expect(after.Nodes).To(Equal(before.Nodes))
+		Expect(after.Patches).To(Equal(before.Patches))
+		Expect(after.Failures).To(Equal(before.Failures))
+	})
+
 	It("asks about blockers only where they decide, and again after a while", func() {
 		addPolicy("workers")
 		addNodes("a", "b", "c")

@@ -274,7 +274,7 @@ func (w *world) look(lost, killed int) {
 			w.t.Errorf("node %s was given the task while the policy was suspended", node.Name)
 		}
 		w.assigned[node.Name] = true
-		given.Spec.Operation = node.Assign
+		assignment.Give(given, node.Assign, plan.unfinished)
 	}
 	w.checkLimit()
 	if killed%4 == 1 {

@@ -208,6 +208,7 @@ func answer(node string, outcome v1alpha1.Step, missing int32) {
 			OperationID: before.OperationID, Step: before.Step, Time: before.Time,
 			Reason: before.Reason, Message: before.Message, Counts: before.Counts,
 		}}, before.Earlier...)
+		said.Earlier = said.Earlier[:min(len(said.Earlier), 8)] // An agent forgets the others.
 	}
 	assignment.Status.Agent = said
 	Expect(admin.Status().Update(ctx, assignment)).To(Succeed())

@@ -544,6 +544,12 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: operation
       type:
         namedType: com.github.nodepatch.nodepatch.api.v1alpha1.Operation
+    - name: outcomes
+      type:
+        list:
+          elementType:
+            namedType: com.github.nodepatch.nodepatch.api.v1alpha1.EndedOperation
+          elementRelationship: atomic
     - name: patchDataRefreshes
       type:
         scalar: numeric

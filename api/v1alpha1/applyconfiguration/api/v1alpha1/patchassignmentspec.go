@@ -16,8 +16,13 @@ type PatchAssignmentSpecApplyConfiguration struct {
 	// newest first: of a node that did not answer in time, and of every node that
 	// was disrupted. They are written in one piece with the removal of the
 	// operation, so that a node is not asked again by the same task, however
-	// often the manager restarts.
+	// often the manager restarts. Those of tasks that have ended make room first.
 	Verdicts []EndedOperationApplyConfiguration `json:"verdicts,omitempty"`
+	// outcomes are what the agent said about operations that ended while their
+	// tasks go on, newest first: the manager keeps them, as the agent forgets all
+	// but its last operations. They are written in one piece with the next
+	// operation, and go away with the one after the end of their task.
+	Outcomes []EndedOperationApplyConfiguration `json:"outcomes,omitempty"`
 	// retryClears is status.clears of the node's PatchRetry after the manager
 	// has cleared counts there: when it changes, the agent reads its PatchRetry
 	// again, which it does not watch.
@@ -65,6 +70,19 @@ func (b *PatchAssignmentSpecApplyConfiguration) WithVerdicts(values ...*EndedOpe
 			panic("nil value passed to WithVerdicts")
 		}
 		b.Verdicts = append(b.Verdicts, *values[i])
+	}
+	return b
+}
+
+// WithOutcomes adds the given value to the Outcomes field in the declarative configuration
+// and returns the receiver, so that objects can be build by chaining "With" function invocations.
+// If called multiple times, values provided by each call will be appended to the Outcomes field.
+func (b *PatchAssignmentSpecApplyConfiguration) WithOutcomes(values ...*EndedOperationApplyConfiguration) *PatchAssignmentSpecApplyConfiguration {
+	for i := range values {
+		if values[i] == nil {
+			panic("nil value passed to WithOutcomes")
+		}
+		b.Outcomes = append(b.Outcomes, *values[i])
 	}
 	return b
 }
