@@ -26,6 +26,7 @@ type Session struct {
 	mu       sync.Mutex
 	next     int
 	leftover []*attempt // of earlier agents, newest last, each used once
+	began    string     // boot ID of the boot in which the last transaction was started
 }
 
 var _ packages.Runner = (*Session)(nil)
@@ -67,6 +68,14 @@ func (s *Session) Resumes() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return slices.ContainsFunc(s.leftover, func(a *attempt) bool { return a.Transaction })
+}
+
+// Began is the boot ID of the boot in which the last transaction was started that Run took up; empty if there was none. An
+// earlier agent may have started it in another boot.
+func (s *Session) Began() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.began
 }
 
 // Discard kills what an earlier agent left running in this step and forgets its results. It is for steps that are
@@ -133,22 +142,32 @@ func (s *Session) Run(ctx context.Context, c packages.Command) (packages.Result,
 // starts is how often a command is started that ended before it began, as happens when systemd executes itself anew.
 const starts = 3
 
-// attach takes the newest command of an earlier agent that is the same as c, or a transaction of its name. Of an earlier boot only a transaction counts: all
-// else is harmless to repeat, and would answer from the past.
+// attach takes the newest command of an earlier agent that is the same as c, or a transaction of its name. Of an earlier boot
+// only a transaction counts: all else is harmless to repeat, and would answer from the past. Older ones of the same are
+// forgotten: each was followed by another try, as when another program held a lock, and says nothing of today.
 func (s *Session) attach(c packages.Command) *attempt {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for i, a := range slices.Backward(s.leftover) {
-		if a.BootID != s.boot && !a.Transaction {
-			continue
-		}
+	var newest *attempt
+	var others []*attempt
+	for _, a := range slices.Backward(s.leftover) {
 		// The arguments of a transaction follow from answers that it has changed itself.
-		if a.Name == c.Name && (a.Transaction && c.Transaction || slices.Equal(a.Argv, c.Argv)) {
-			s.leftover = slices.Delete(s.leftover, i, i+1)
-			return a
+		same := a.Name == c.Name && (a.Transaction && c.Transaction || slices.Equal(a.Argv, c.Argv))
+		switch {
+		case !same || a.BootID != s.boot && !a.Transaction:
+			others = append(others, a)
+		case newest == nil:
+			newest = a
+		default:
+			_ = os.RemoveAll(a.path) // what is still there is forgotten again by the next agent
 		}
 	}
-	return nil
+	slices.Reverse(others)
+	s.leftover = others
+	if newest != nil && newest.Transaction {
+		s.began = newest.BootID
+	}
+	return newest
 }
 
 func (s *Session) start(ctx context.Context, c packages.Command) (*attempt, error) {
@@ -183,6 +202,11 @@ func (s *Session) start(ctx context.Context, c packages.Command) (*attempt, erro
 	})
 	if err != nil {
 		return nil, &UnavailableError{Command: c.Name, Err: err}
+	}
+	if c.Transaction {
+		s.mu.Lock()
+		s.began = s.boot
+		s.mu.Unlock()
 	}
 	argv := append([]string{"/bin/sh", filepath.Join(s.host.dir, wrapperFile), a.host}, c.Argv...)
 	if err := s.host.backend.start(ctx, a, argv, environment(c.Env)); err != nil {

@@ -130,6 +130,25 @@ func testTransaction(t *testing.T, h *Host) {
 		}
 	})
 
+	t.Run("older tries are forgotten", func(t *testing.T) {
+		c := shell("transaction", "echo locked; exit 100")
+		c.Transaction = true
+		former := session(t, h, "tries")
+		for range 3 {
+			run(t, former, c)
+		}
+		s := session(t, h, "tries")
+		for _, want := range []string{"locked\n", "free\n"} {
+			if r := run(t, s, c); string(r.Stdout) != want {
+				t.Errorf("Result is %q, want %q", r.Stdout, want)
+			}
+			c.Argv = shell("transaction", "echo free").Argv
+		}
+		if left, err := os.ReadDir(h.Path(s.path)); err != nil || len(left) != 2 || s.Resumes() {
+			t.Errorf("What is left are %v, %v", left, err)
+		}
+	})
+
 	t.Run("a timeout is refused", func(t *testing.T) {
 		c := transaction("", "")
 		c.Timeout = time.Second

@@ -69,7 +69,7 @@ func (w *Worker) transact(life, ctx context.Context, d *deployment) (goOn bool) 
 	}
 	part := fmt.Sprintf("%s-%d", stepInstall, d.Round)
 	w.say("", fmt.Sprintf("Installing %s", plural(len(batch), "patch", "patches")))
-	manager, resumes, err := w.stage(ctx, part)
+	manager, stage, resumes, err := w.stage(ctx, part)
 	if err != nil {
 		d.Obstacle = &finding{Reason: v1alpha1.ReasonHostUnavailable, Message: err.Error(), Time: time.Now()}
 		return true
@@ -98,6 +98,10 @@ func (w *Worker) transact(life, ctx context.Context, d *deployment) (goOn bool) 
 	present, inspectErr := manager.Inspect(life, targets(batch))
 	if detached(life) {
 		return false
+	}
+	// An earlier agent may have tried in another boot, and not got further than a lock.
+	if began := stage.transaction.Began(); began != "" {
+		d.Began = began
 	}
 	now := time.Now()
 	if inspectErr != nil || len(present) != len(batch) {

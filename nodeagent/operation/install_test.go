@@ -2,6 +2,7 @@ package operation
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -63,6 +64,47 @@ func TestPowerCutThatTookTheRecordOfATransaction(t *testing.T) {
 			}
 			if s := f.api.last(); s == nil || s.Step != v1alpha1.StepDone || s.Counts == nil || s.Counts.Installed != 1 {
 				t.Errorf("Status is %+v", s)
+			}
+		})
+	}
+}
+
+// The reboot of every node on which patches were installed depends on the boot in which they were.
+func TestBootOfTheTransactionThatGaveTheResult(t *testing.T) {
+	for name, test := range map[string]struct {
+		began []string // the boots of the tries
+		want  string
+	}{
+		"before the node was booted": {[]string{"boot-1"}, "boot-1"},
+		"in another try since":       {[]string{"boot-1", "boot-2"}, "boot-2"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFixture(t, manager{})
+			f.options.Packages = func(r packages.Runner, _ packages.Locks) (packages.Manager, error) {
+				return manager{inspect: present, install: func() error {
+					_, err := r.Run(t.Context(), packages.Command{Name: "apt-install", Argv: []string{"apt-get"}, Transaction: true})
+					return err
+				}}, nil
+			}
+			a := assign("1", later())
+			a.Spec.Operation.Step = v1alpha1.StepInstalling
+			f.boots(t, "boot-2")
+			f.underWay(t, a.Spec.Operation, "boot-1")
+			for n, boot := range test.began {
+				dir := f.options.Host.Path("run/1/install-1", fmt.Sprintf("%04d-apt-install", n+1))
+				if err := os.MkdirAll(dir, 0o700); err != nil {
+					t.Fatal(err)
+				}
+				record := fmt.Sprintf(`{"name":"apt-install","argv":["apt-get"],"unit":"u","bootID":%q,"transaction":true}`, boot)
+				for file, content := range map[string]string{"command.json": record, "exit": "0", "stdout": "", "stderr": "", "status": ""} {
+					if err := os.WriteFile(filepath.Join(dir, file), []byte(content), 0o600); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+			f.see(t, a)
+			if d, err := f.current(); err != nil || d.BootID != test.want {
+				t.Errorf("Installed in boot %q, want %q (%v)", d.BootID, test.want, err)
 			}
 		})
 	}

@@ -29,11 +29,11 @@ func (s *staged) Run(ctx context.Context, c packages.Command) (packages.Result, 
 }
 
 // stage is the host's package manager for one transaction, attached to it if an earlier agent began it; then resumes is true.
-func (w *Worker) stage(ctx context.Context, step string) (m packages.Manager, resumes bool, err error) {
-	s := &staged{}
+func (w *Worker) stage(ctx context.Context, step string) (m packages.Manager, s *staged, resumes bool, err error) {
+	s = &staged{}
 	for suffix, session := range map[string]**host.Session{"": &s.transaction, "-before": &s.before, "-after": &s.after} {
 		if *session, err = w.Host.Session(w.journal.Current.ID, step+suffix); err != nil {
-			return nil, false, err
+			return nil, nil, false, err
 		}
 	}
 	resumes = s.transaction.Resumes()
@@ -47,5 +47,5 @@ func (w *Worker) stage(ctx context.Context, step string) (m packages.Manager, re
 		}
 	}
 	m, err = w.Packages(s, w.locks(ctx))
-	return m, resumes, err
+	return m, s, resumes, err
 }
