@@ -82,6 +82,8 @@ type record struct {
 	Wait *waiting `json:"wait,omitempty"`
 	// Reboots are those that the host is asked for, in their order. Each is on disk before the host is asked.
 	Reboots []rebootOrder `json:"reboots,omitempty"`
+	// Forgot is set where the journal was lost after the operation had come to a reboot: for what reasons it was, nobody knows.
+	Forgot bool `json:"forgot,omitempty"`
 	// Trouble is what is wrong with the reboots, if it is no patch's failure.
 	Trouble *finding `json:"trouble,omitempty"`
 	// Outcome is set once the operation has ended.

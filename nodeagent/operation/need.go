@@ -40,6 +40,10 @@ func (r *record) needsReboot(found *packages.Scan, installed bool) (why []string
 			return is(v1alpha1.ReasonInterrupted, "The node is not rebooted before its package database is put right: "+p.Message)
 		}
 	}
+	if r.Forgot {
+		return is(v1alpha1.ReasonRebootStillRequired,
+			"A reboot is still required, and the agent has lost what it knew of the one before: "+strings.Join(why, "; "))
+	}
 	for _, former := range r.Reboots {
 		if former.sharesReason(why) {
 			return is(v1alpha1.ReasonRebootStillRequired, "A reboot is still required for the same reason: "+strings.Join(why, "; "))

@@ -167,3 +167,29 @@ func TestNeedsReboot(t *testing.T) {
 		})
 	}
 }
+
+// An operation that is begun again must not reboot its node for ever.
+func TestJournalLostInReboot(t *testing.T) {
+	for name, test := range map[string]struct {
+		told v1alpha1.AgentStatus
+		want v1alpha1.Step
+	}{
+		"it was rebooting":           {v1alpha1.AgentStatus{OperationID: "1", Step: v1alpha1.StepRebooting}, v1alpha1.StepFailed},
+		"it was back":                {v1alpha1.AgentStatus{OperationID: "1", Step: v1alpha1.StepVerifying, Reboots: 1}, v1alpha1.StepFailed},
+		"it had not come that far":   {v1alpha1.AgentStatus{OperationID: "1", Step: v1alpha1.StepInstalling}, v1alpha1.StepWaiting},
+		"it was another operation's": {v1alpha1.AgentStatus{OperationID: "0", Step: v1alpha1.StepRebooting}, v1alpha1.StepWaiting},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFixture(t, manager{scan: func() (packages.Scan, error) {
+				return packages.Scan{Reboot: packages.Reboot{Required: true, Reasons: []string{"glibc"}}}, nil
+			}})
+			a := deploy("1", v1alpha1.StepInstalling, later())
+			a.Status.Agent = &test.told
+			f.see(t, a)
+			s := f.api.last()
+			if s == nil || s.Step != test.want || (s.Reason == v1alpha1.ReasonRebootStillRequired) != (test.want == v1alpha1.StepFailed) {
+				t.Errorf("Status is %+v", s)
+			}
+		})
+	}
+}

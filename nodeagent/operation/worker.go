@@ -189,7 +189,7 @@ func (w *Worker) reconcile(ctx context.Context) error {
 		}
 	}
 	if a != nil && a.Spec.Operation != nil {
-		w.begin(a.Spec.Policy, a.Spec.Operation)
+		w.begin(a)
 	}
 	if j.live() {
 		if err := w.carryOut(ctx); err != nil {
@@ -227,8 +227,8 @@ func (w *Worker) recognise(a *v1alpha1.PatchAssignment) {
 }
 
 // begin takes up an operation that is new. One that cannot be carried out ends at once.
-func (w *Worker) begin(policy string, o *v1alpha1.Operation) {
-	j := w.journal
+func (w *Worker) begin(a *v1alpha1.PatchAssignment) {
+	j, o := w.journal, a.Spec.Operation
 	now := time.Now()
 	switch {
 	case j.live() && j.Current.ID == o.ID:
@@ -237,7 +237,10 @@ func (w *Worker) begin(policy string, o *v1alpha1.Operation) {
 	case j.knows(o.ID):
 		return
 	default:
-		j.begin(&record{Operation: *o, Policy: policy, Phase: phaseRefresh, BootID: w.boot(), Started: now, Attempts: 1})
+		j.begin(&record{
+			Operation: *o, Policy: a.Spec.Policy, Phase: phaseRefresh, BootID: w.boot(), Started: now, Attempts: 1,
+			Forgot: rebooting(a),
+		})
 		w.begun = o.ID
 	}
 	switch {
@@ -260,6 +263,13 @@ func (w *Worker) begin(policy string, o *v1alpha1.Operation) {
 			w.failed(v1alpha1.ReasonHostUnavailable, err.Error())
 		}
 	}
+}
+
+// rebooting says whether an agent has told of a reboot of the operation that is asked for. Where the journal knows nothing
+// of that operation, it is only there that its reboot is remembered.
+func rebooting(a *v1alpha1.PatchAssignment) bool {
+	agent := a.Status.Agent
+	return agent != nil && agent.OperationID == a.Spec.Operation.ID && (agent.Step == v1alpha1.StepRebooting || agent.Reboots > 0)
 }
 
 // carryOut works on the current operation until it has ended, or waits. It returns an error only if the agent itself ends.
