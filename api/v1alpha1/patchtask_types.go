@@ -184,6 +184,19 @@ type PatchTaskStatus struct {
 	// +listMapKey=node
 	// +kubebuilder:validation:MaxItems=20
 	Failures []NodeFailure `json:"failures,omitempty"`
+	// disrupted are up to 50 of the nodes whose disruption began and did not end
+	// well so far: those that failed, and those at work. The run remembers them
+	// here, so that a failure counts also when its node has left the cluster or the
+	// policy since.
+	// +optional
+	// +listType=map
+	// +listMapKey=node
+	// +kubebuilder:validation:MaxItems=50
+	Disrupted []DisruptedNode `json:"disrupted,omitempty"`
+	// disruptedOmitted is how many more failed and have left since. They count as
+	// failed, too.
+	// +optional
+	DisruptedOmitted int32 `json:"disruptedOmitted,omitempty"`
 	// log holds the last 50 entries of the patch log for this task.
 	// +optional
 	// +listType=atomic
@@ -348,6 +361,34 @@ type NodeFailure struct {
 	// message in a sentence that says what to do.
 	// +optional
 	// +kubebuilder:validation:MaxLength=1024
+	Message string `json:"message,omitempty"`
+}
+
+// DisruptedNode is a node whose disruption began and did not end well so far.
+type DisruptedNode struct {
+	// node whose disruption began.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	Node string `json:"node,omitempty"`
+	// uid of the Node: another one of its name is another node.
+	// +optional
+	// +kubebuilder:validation:MaxLength=64
+	UID string `json:"uid,omitempty"`
+	// wave of the rollout that the node belongs to, if one takes it.
+	// +optional
+	// +kubebuilder:validation:MaxLength=63
+	Wave string `json:"wave,omitempty"`
+	// time at which it failed.
+	// +optional
+	Time *metav1.Time `json:"time,omitempty"`
+	// reason in one word, one of the reasons of this API. A node at work has none.
+	// +optional
+	// +kubebuilder:validation:MaxLength=128
+	Reason string `json:"reason,omitempty"`
+	// message in a sentence that says what to do.
+	// +optional
+	// +kubebuilder:validation:MaxLength=256
 	Message string `json:"message,omitempty"`
 }
 

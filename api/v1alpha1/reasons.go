@@ -180,6 +180,8 @@ const (
 	// ReasonVerifyTimeout: the node, or a DaemonSet's pod on it, was not Ready
 	// within verify.timeout.
 	ReasonVerifyTimeout = "VerifyTimeout"
+	// ReasonNodeDeleted: the Node was deleted while it was disrupted.
+	ReasonNodeDeleted = "NodeDeleted"
 	// ReasonSoakFailed: the node did not stay Ready while it soaked.
 	ReasonSoakFailed = "SoakFailed"
 	// ReasonVerified: the node went through its disruption and is in service again.

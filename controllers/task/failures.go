@@ -43,25 +43,30 @@ func (r *run) tooManyFailures(nodes []Node, waves waves) *v1alpha1.TaskStop {
 		if number < rest {
 			limit, of = ptr.Deref(waves.list[number].limit, limit), "maxFailures of its wave"
 		}
-		if len(failed) > int(limit) {
+		more := 0
+		if number == rest {
+			more = int(r.in.Task.Status.DisruptedOmitted)
+		}
+		if len(failed)+more > int(limit) {
 			return &v1alpha1.TaskStop{
 				Time: metav1.NewTime(r.in.Now), Reason: v1alpha1.ReasonTooManyFailures,
 				Message: fmt.Sprintf("More nodes failed than %s allows (%d): %s; mend what failed there, then start another task",
-					of, limit, blame(failed)),
+					of, limit, blame(failed, more)),
 			}
 		}
 	}
 	return nil
 }
 
-// blame names the first failed nodes and why they failed.
-func blame(failed []*Node) string {
+// blame names the first failed nodes and why they failed, and counts them with so
+// many more.
+func blame(failed []*Node, more int) string {
 	var named []string
 	for _, node := range failed[:min(len(failed), culpritsShown)] {
 		named = append(named, fmt.Sprintf("%s (%s)", node.Name, node.Reason))
 	}
 	text := strings.Join(named, ", ")
-	if more := len(failed) - len(named); more > 0 {
+	if more += len(failed) - len(named); more > 0 {
 		text += fmt.Sprintf(" and %d more", more)
 	}
 	return text

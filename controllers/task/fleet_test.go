@@ -279,7 +279,7 @@ func (f *fleet) checkOrder(task *v1alpha1.PatchTask, plan *Plan, node *corev1.No
 	}
 	for i := range plan.Nodes {
 		other := &plan.Nodes[i]
-		if rank(f.node(other.Name)) >= rank(node) {
+		if other.Gone || rank(f.node(other.Name)) >= rank(node) {
 			continue
 		}
 		verdict := assignment.Verdict(f.given[other.Name], string(task.UID))
@@ -326,6 +326,9 @@ func (f *fleet) check(task *v1alpha1.PatchTask, plan *Plan) {
 	}
 	for i := range plan.Nodes {
 		node := &plan.Nodes[i]
+		if node.Gone {
+			continue
+		}
 		operation := f.given[node.Name].Spec.Operation
 		if plan.Ended() && operation != nil && operation.ID == string(task.UID) && operation.AdmittedAt != nil {
 			f.t.Errorf("%s ended while %s is disrupted", task.Name, node.Name)

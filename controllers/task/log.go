@@ -34,6 +34,8 @@ func (p *Plan) Entries() []patchlog.Entry {
 	for i := range p.Nodes {
 		node := &p.Nodes[i]
 		switch { // Whoever gave another outcome has written it.
+		case node.Gone && node.News:
+			entries = append(entries, patchlog.NodeFailed(p.at(node.Since), run, node.Name, node.Reason, node.Message))
 		case node.Answered, node.Disrupted:
 		case node.Place == PlaceWaiting && p.Stop == nil && node.Reason != "" && node.Reason != v1alpha1.ReasonNotAssigned:
 			entries = append(entries, patchlog.NodeWaiting(p.now, run, node.Name, node.Reason, node.Message))
@@ -139,6 +141,8 @@ func (p *Plan) log(old []v1alpha1.LogEntry) []v1alpha1.LogEntry {
 func (p *Plan) told(node *Node) (entry patchlog.Entry, told bool) {
 	at, run, scans := p.at(node.Since), p.logRun(), p.action() == v1alpha1.ActionScan
 	switch {
+	case node.Gone: // It was told before, and may have been cleared since.
+		return entry, false
 	case node.Disrupted && node.Place == PlaceFailed:
 		return patchlog.NodeFailed(at, run, node.Name, node.Reason, node.Message), true
 	case node.Disrupted && node.Place == PlaceSkipped:

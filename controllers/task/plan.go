@@ -80,6 +80,8 @@ type Plan struct {
 	// Next is when to decide again if nothing happens before; zero for never.
 	Next time.Time
 
+	// omitted is how many more nodes failed after they were admitted, and are gone.
+	omitted     int32
 	now         time.Time
 	task        *v1alpha1.PatchTask
 	assignments map[string]*v1alpha1.PatchAssignment
@@ -129,6 +131,9 @@ type Node struct {
 	// Disrupted says that the outcome is a verdict on a node that was admitted:
 	// whoever gave it has written it to the patch log.
 	Disrupted bool
+	// Gone says that the node failed after it was admitted, and that nothing but
+	// the task's status tells of that any more; News, that it does not yet.
+	Gone, News bool
 	// Counts of a node that answered, if it gave any.
 	Counts *v1alpha1.PatchCounts
 	// Assign is the operation to give to the node now.
@@ -146,6 +151,10 @@ type Node struct {
 	Says *v1alpha1.RolloutStatus
 
 	object *corev1.Node
+	// uid of the Node that the outcome is of.
+	uid string
+	// wave that takes the node, empty if none does.
+	wave string
 }
 
 // writes says whether the node's assignment has to be written.
@@ -169,6 +178,7 @@ func proceed(in Input) Plan {
 	run := newRun(in)
 	plan := Plan{Phase: v1alpha1.TaskRunning, Reason: v1alpha1.ReasonRunning, now: in.Now, task: in.Task, assignments: in.Assignments}
 	plan.unfinished = unfinished(in.Tasks)
+	plan.omitted = in.Task.Status.DisruptedOmitted
 	plan.Nodes = run.nodes()
 	waves := run.divide(plan.Nodes)
 	if run.stop == nil {

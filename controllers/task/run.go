@@ -50,24 +50,41 @@ func newRun(in Input) *run {
 
 // nodes derives where each node of the run stands: the nodes that the policy
 // governs and the task selects, and those that have their part of the task
-// already, as long as they exist.
+// already, as long as they exist; of those that failed after they were admitted,
+// also after that.
 func (r *run) nodes() []Node {
 	var nodes []Node
 	if members := r.in.Membership.Policies[r.in.Task.Spec.Policy]; members != nil {
 		nodes = make([]Node, 0, len(members.Governed))
 	}
+	remembered := r.remembered()
 	for i := range r.in.Nodes {
 		node := &r.in.Nodes[i]
-		assignment := r.in.Assignments[node.Name]
+		assignment, before := r.in.Assignments[node.Name], remembered[node.Name]
+		delete(remembered, node.Name)
 		state, has := r.trace(node, assignment)
+		if !has && before != nil {
+			if gone, failed := r.gone(before, node); failed {
+				nodes = append(nodes, gone)
+				continue
+			}
+		}
 		if !has && !r.member(node) {
 			continue
 		}
 		if !has {
 			state = r.pending(node, assignment)
 		}
-		state.object = node
+		state.object, state.uid = node, string(node.UID)
+		if before != nil && before.UID != "" {
+			state.uid = before.UID // What it says may be of the Node that was there before.
+		}
 		nodes = append(nodes, state)
+	}
+	for _, before := range remembered {
+		if gone, failed := r.gone(before, nil); failed {
+			nodes = append(nodes, gone)
+		}
 	}
 	slices.SortFunc(nodes, func(a, b Node) int { return cmp.Compare(a.Name, b.Name) })
 	return nodes

@@ -45,6 +45,7 @@ func (p *Plan) Status(old v1alpha1.PatchTaskStatus) v1alpha1.PatchTaskStatus {
 		counts, patches := p.Counts(), p.Patches()
 		status.Nodes, status.Patches = &counts, &patches
 		status.Failures = p.Failures()
+		status.Disrupted, status.DisruptedOmitted = p.disrupted()
 	}
 	status.Log = p.log(old.Log)
 	p.setConditions(&status.Conditions)
@@ -97,7 +98,7 @@ func (p *Plan) acceptance() string {
 
 // Counts of the plan's nodes; the steps add up to the total.
 func (p *Plan) Counts() v1alpha1.TaskNodeCounts {
-	counts := v1alpha1.TaskNodeCounts{Total: int32(len(p.Nodes))}
+	counts := v1alpha1.TaskNodeCounts{Total: int32(len(p.Nodes)) + p.omitted, Failed: p.omitted}
 	for i := range p.Nodes {
 		switch node := &p.Nodes[i]; node.Place {
 		case PlacePending:

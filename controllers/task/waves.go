@@ -37,7 +37,7 @@ func (r *run) divide(nodes []Node) waves {
 	w := waves{list: make([]wave, last+1), of: make([]int, len(nodes))}
 	for i := range nodes {
 		w.of[i] = rest
-		if isControlPlane(nodes[i].object) {
+		if !nodes[i].Gone && isControlPlane(nodes[i].object) {
 			w.of[i] = last
 		}
 	}
@@ -73,9 +73,16 @@ func (w *waves) take(nodes []Node, option *v1alpha1.Wave, number, rest int) {
 	} else {
 		most = share(option.Size, len(nodes))
 	}
+	// A node that is gone stays in the wave that it failed in, and none takes its place.
 	for i := range nodes {
-		if most > 0 && w.of[i] == rest && selector.Matches(labels.Set(nodes[i].object.Labels)) {
+		if nodes[i].Gone && nodes[i].wave == option.Name {
 			w.of[i] = number
+			most--
+		}
+	}
+	for i := range nodes {
+		if most > 0 && w.of[i] == rest && !nodes[i].Gone && selector.Matches(labels.Set(nodes[i].object.Labels)) {
+			w.of[i], nodes[i].wave = number, option.Name
 			most--
 		}
 	}

@@ -24,6 +24,8 @@ func ForKind(kind schema.GroupVersionKind) interface{} {
 		return &apiv1alpha1.ButtonPressApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("ControllerStatus"):
 		return &apiv1alpha1.ControllerStatusApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("DisruptedNode"):
+		return &apiv1alpha1.DisruptedNodeApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("DownloadOptions"):
 		return &apiv1alpha1.DownloadOptionsApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("DrainOptions"):

@@ -129,6 +129,27 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: step
       type:
         namedType: com.github.nodepatch.nodepatch.api.v1alpha1.Step
+- name: com.github.nodepatch.nodepatch.api.v1alpha1.DisruptedNode
+  map:
+    fields:
+    - name: message
+      type:
+        scalar: string
+    - name: node
+      type:
+        scalar: string
+    - name: reason
+      type:
+        scalar: string
+    - name: time
+      type:
+        namedType: io.k8s.apimachinery.pkg.apis.meta.v1.Time
+    - name: uid
+      type:
+        scalar: string
+    - name: wave
+      type:
+        scalar: string
 - name: com.github.nodepatch.nodepatch.api.v1alpha1.DownloadOptions
   map:
     fields:
@@ -995,6 +1016,17 @@ var schemaYAML = typed.YAMLObject(`types:
           elementRelationship: associative
           keys:
           - type
+    - name: disrupted
+      type:
+        list:
+          elementType:
+            namedType: com.github.nodepatch.nodepatch.api.v1alpha1.DisruptedNode
+          elementRelationship: associative
+          keys:
+          - node
+    - name: disruptedOmitted
+      type:
+        scalar: numeric
     - name: failures
       type:
         list:

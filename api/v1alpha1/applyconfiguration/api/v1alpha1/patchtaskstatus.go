@@ -52,6 +52,14 @@ type PatchTaskStatusApplyConfiguration struct {
 	// failures are the first 20 nodes that failed, were skipped by a hook of
 	// theirs, or could not be reached, by name.
 	Failures []NodeFailureApplyConfiguration `json:"failures,omitempty"`
+	// disrupted are up to 50 of the nodes whose disruption began and did not end
+	// well so far: those that failed, and those at work. The run remembers them
+	// here, so that a failure counts also when its node has left the cluster or the
+	// policy since.
+	Disrupted []DisruptedNodeApplyConfiguration `json:"disrupted,omitempty"`
+	// disruptedOmitted is how many more failed and have left since. They count as
+	// failed, too.
+	DisruptedOmitted *int32 `json:"disruptedOmitted,omitempty"`
 	// log holds the last 50 entries of the patch log for this task.
 	Log []LogEntryApplyConfiguration `json:"log,omitempty"`
 	// handled remembers the tokens of buttons that were pressed.
@@ -175,6 +183,27 @@ func (b *PatchTaskStatusApplyConfiguration) WithFailures(values ...*NodeFailureA
 		}
 		b.Failures = append(b.Failures, *values[i])
 	}
+	return b
+}
+
+// WithDisrupted adds the given value to the Disrupted field in the declarative configuration
+// and returns the receiver, so that objects can be build by chaining "With" function invocations.
+// If called multiple times, values provided by each call will be appended to the Disrupted field.
+func (b *PatchTaskStatusApplyConfiguration) WithDisrupted(values ...*DisruptedNodeApplyConfiguration) *PatchTaskStatusApplyConfiguration {
+	for i := range values {
+		if values[i] == nil {
+			panic("nil value passed to WithDisrupted")
+		}
+		b.Disrupted = append(b.Disrupted, *values[i])
+	}
+	return b
+}
+
+// WithDisruptedOmitted sets the DisruptedOmitted field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the DisruptedOmitted field is set to the value of the last call.
+func (b *PatchTaskStatusApplyConfiguration) WithDisruptedOmitted(value int32) *PatchTaskStatusApplyConfiguration {
+	b.DisruptedOmitted = &value
 	return b
 }
 
