@@ -184,10 +184,10 @@ type PatchTaskStatus struct {
 	// +listMapKey=node
 	// +kubebuilder:validation:MaxItems=20
 	Failures []NodeFailure `json:"failures,omitempty"`
-	// disrupted are up to 50 of the nodes whose disruption began and did not end
-	// well so far: those that failed, and those at work. The run remembers them
-	// here, so that a failure counts also when its node has left the cluster or the
-	// policy since.
+	// disrupted are up to 50 of the nodes whose disruption began and did not
+	// end well so far: those that failed, and those at work. The run remembers
+	// them here, so that a failure counts also when its node has left the
+	// cluster or the policy since.
 	// +optional
 	// +listType=map
 	// +listMapKey=node

@@ -53,6 +53,8 @@ type machine struct {
 	frozen bool
 	// boots counts the boots of the host.
 	boots int
+	// fresh is the Node before a manager could see that it was admitted.
+	fresh *corev1.Node
 }
 
 var machines int
@@ -75,6 +77,7 @@ func newMachine(template v1alpha1.TaskTemplate, changes ...func(*corev1.Node)) *
 	}
 	Expect(admin.Update(ctx, node)).To(Succeed())
 	m.changeNode(func(node *corev1.Node) { node.Status.NodeInfo.BootID = "boot-1" })
+	m.fresh = m.node()
 	m.addAgent()
 	m.pod("web-1", metav1.OwnerReference{APIVersion: "apps/v1", Kind: "ReplicaSet", Name: "web", UID: "web", Controller: ptr.To(true)})
 	m.pod("web-2", metav1.OwnerReference{APIVersion: "apps/v1", Kind: "ReplicaSet", Name: "web", UID: "web", Controller: ptr.To(true)})

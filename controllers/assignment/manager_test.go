@@ -32,7 +32,7 @@ var _ = Describe("A running manager", func() {
 
 	It("takes a node through its disruption without anybody waiting for it", func() {
 		m := newMachine(v1alpha1.TaskTemplate{})
-		before := m.node()
+		before := m.fresh
 		took := play(m)
 		m.untouched(before)
 		Expect(m.boots).To(Equal(2))
@@ -46,7 +46,7 @@ var _ = Describe("A running manager", func() {
 	It("uncordons a node whose task is deleted, and one whose assignment is", func() {
 		for _, what := range []string{"task", "assignment"} {
 			m := newMachine(v1alpha1.TaskTemplate{})
-			before := m.node()
+			before := m.fresh
 			m.hangs.Insert("pods")
 			Eventually(func() bool {
 				m.agent()
@@ -109,7 +109,7 @@ var _ = Describe("Another reboot coordinator", func() {
 	It("that never lets go fails the node in time, and the node is put back", func() {
 		m := newMachine(v1alpha1.TaskTemplate{Drain: v1alpha1.DrainOptions{Timeout: metav1.Duration{Duration: time.Minute}}})
 		held := lease(m, "node-healthcheck")
-		before := m.node()
+		before := m.fresh
 		m.until("the end", m.over)
 		m.untouched(before)
 		Expect(m.boots).To(Equal(1))

@@ -79,8 +79,9 @@ var _ = Describe("A person at the same node", func() {
 		Expect(conditions[1]).To(And(HaveField("Reason", "Mine"), HaveField("Status", corev1.ConditionFalse)))
 	})
 
-	DescribeTable("who damages the record changes nothing about what is undone", func(change func(*corev1.Node)) {
-		m := newMachine(v1alpha1.TaskTemplate{})
+	deleted := func(node *corev1.Node) { delete(node.Annotations, v1alpha1.MaintenanceAnnotation) }
+	DescribeTable("who damages the record changes nothing about what is undone", func(drain v1alpha1.DrainWhen, change func(*corev1.Node)) {
+		m := newMachine(v1alpha1.TaskTemplate{Drain: v1alpha1.DrainOptions{When: drain}})
 		before := m.node()
 		m.hangs.Insert("pods")
 		m.until("Draining", m.said(v1alpha1.StepDraining))
@@ -91,9 +92,23 @@ var _ = Describe("A person at the same node", func() {
 		Expect(m.boots).To(Equal(2))
 		Expect(m.verdict().Step).To(Equal(v1alpha1.StepDone))
 	},
-		Entry("by deleting it", func(node *corev1.Node) { delete(node.Annotations, v1alpha1.MaintenanceAnnotation) }),
-		Entry("by editing it", func(node *corev1.Node) { node.Annotations[v1alpha1.MaintenanceAnnotation] = `{"version":1,` }),
+		Entry("by deleting it", v1alpha1.DrainBeforeReboot, deleted),
+		Entry("by deleting it before anything is installed", v1alpha1.DrainBeforeInstall, deleted),
+		Entry("by editing it", v1alpha1.DrainBeforeReboot,
+			func(node *corev1.Node) { node.Annotations[v1alpha1.MaintenanceAnnotation] = `{"version":1,` }),
 	)
+
+	It("who deletes the record and stops the task leaves nothing behind", func() {
+		m := newMachine(v1alpha1.TaskTemplate{Drain: v1alpha1.DrainOptions{When: v1alpha1.DrainBeforeInstall}})
+		before := m.node()
+		m.hangs.Insert("pods")
+		m.until("Draining", m.said(v1alpha1.StepDraining))
+		m.kubectl(deleted)
+		m.stop("not today")
+		m.until("the end", m.over)
+		m.untouched(before)
+		Expect(m.verdict().Step).To(Equal(v1alpha1.StepStopped))
+	})
 
 	It("who stops the task does so at each step, and the node is put back", func() {
 		for _, at := range []string{"admitted", "Installing", "Draining", "Rebooting", "Verifying", "soak"} {

@@ -20,7 +20,7 @@ func (v *visit) recorded() *Decision {
 	switch {
 	case v.Record != nil && v.Record.OperationID != v.operation.ID:
 		return wait(v1alpha1.StepInstalling, "", "The Node is put back to what it was before the task "+v.Record.Task, soon)
-	case v.Record == nil && (v.RecordErr != nil || v.raised()):
+	case v.Record == nil && (v.RecordErr != nil || v.raised() || maintenance.Changed(v.Node)):
 		return &Decision{Move: MoveRebuild}
 	case v.RecordErr != nil && !errors.Is(v.RecordErr, maintenance.ErrNewer):
 		return &Decision{Move: MoveRebuild}

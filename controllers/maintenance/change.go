@@ -73,6 +73,17 @@ func Rebuild(node *corev1.Node, subject Subject, now time.Time) *Record {
 	return record
 }
 
+// Changed says whether a Node is known to have what nodepatch set for a disruption.
+// Without a record that is a disruption whose record somebody deleted.
+func Changed(node *corev1.Node) bool {
+	for _, key := range []string{ScaleDownDisabledAnnotation, DoNotDisruptAnnotation} {
+		if node.Annotations[key] == yes && ours(node, "f:metadata", "f:annotations", "f:"+key) {
+			return true
+		}
+	}
+	return node.Spec.Unschedulable && ours(node, "f:spec", "f:unschedulable")
+}
+
 // Preparation is what a node needs in a stage.
 type Preparation struct {
 	Stage Stage

@@ -2,6 +2,7 @@ package maintenance
 
 import (
 	"encoding/json"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 
@@ -30,6 +31,11 @@ func foreign(node *corev1.Node, path ...string) bool {
 		}
 	}
 	return false
+}
+
+// ours says whether nodepatch is known to own a field.
+func ours(node *corev1.Node, path ...string) bool {
+	return slices.Contains(owners(node, path...), v1alpha1.ManagerFieldOwner)
 }
 
 // owners are the managers of a field.
