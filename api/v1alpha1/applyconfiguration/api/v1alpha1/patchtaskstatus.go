@@ -52,10 +52,10 @@ type PatchTaskStatusApplyConfiguration struct {
 	// failures are the first 20 nodes that failed, were skipped by a hook of
 	// theirs, or could not be reached, by name.
 	Failures []NodeFailureApplyConfiguration `json:"failures,omitempty"`
-	// disrupted are up to 50 of the nodes whose disruption began and did not end
-	// well so far: those that failed, and those at work. The run remembers them
-	// here, so that a failure counts also when its node has left the cluster or the
-	// policy since.
+	// disrupted are up to 50 of the nodes whose disruption began and did not
+	// end well so far: those that failed, and those at work. The run remembers
+	// them here, so that a failure counts also when its node has left the
+	// cluster or the policy since.
 	Disrupted []DisruptedNodeApplyConfiguration `json:"disrupted,omitempty"`
 	// disruptedOmitted is how many more failed and have left since. They count as
 	// failed, too.
