@@ -14,6 +14,7 @@ import (
 
 var _ = Describe("A scan", func() {
 	It("reports on every node what the node's own apt misses, and why", func(ctx SpecContext) {
+		mirror.onlyRollouts(ctx, machine(spare)) // with the newest firmware: it misses nothing
 		task := finish(ctx, start(ctx, 5*time.Minute))
 		Expect(task.Status.Phase).To(Equal(v1alpha1.TaskComplete), task.Status.Message)
 		Expect(*task.Status.Nodes).To(Equal(v1alpha1.TaskNodeCounts{Total: 3, Done: 3}))
