@@ -90,7 +90,7 @@ var _ = Describe("On a bad day, a scan", func() {
 				"the node scans on alone")
 		}).Should(Succeed())
 		Eventually(ctx, func() time.Duration { return time.Since(away) }).Should(BeNumerically(">=", time.Minute))
-		Expect(machines.StartServer(ctx, "kube-apiserver")).To(Succeed())
+		startAPIServer(ctx)
 		rightReport(ctx, finish(ctx, task))
 		Eventually(ctx, func() []string { return logOf(ctx, task.Name) }).Should(ConsistOf(task.Name+" TaskStarted",
 			toy+" ScanStarted", toy+" PatchDataRefreshed", toy+" ScanFinished", task.Name+" TaskFinished"), "late but whole")

@@ -63,7 +63,7 @@ var _ = Describe("On a bad day, a deployment", func() {
 			out, _ := machine(toy).Exec(ctx, "sh", "-c", "cat /var/lib/nodepatch/log/* | grep "+task.Name)
 			return out
 		}).Should(ContainSubstring("DeployFailed"), "the node finishes alone")
-		Expect(machines.StartServer(ctx, "kube-apiserver")).To(Succeed())
+		startAPIServer(ctx)
 		finish(ctx, task)
 		Expect(attemptsOf(ctx, "gnocchi").InstallFailures).To(BeEquivalentTo(1))
 		Expect(stateOf(ctx, "stew")).To(Equal("installed 2.0"))

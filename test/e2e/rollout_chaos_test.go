@@ -60,7 +60,7 @@ var _ = chaos && Describe("In chaos, a rollout", Label("chaos"), Ordered, Contin
 			Expect(machines.StopServer(ctx, "kube-apiserver")).To(Succeed())
 			away := time.Now()
 			Eventually(ctx, func() time.Duration { return time.Since(away) }).Should(BeNumerically(">=", 10*time.Second))
-			Expect(machines.StartServer(ctx, "kube-apiserver")).To(Succeed())
+			startAPIServer(ctx)
 			Eventually(ctx, func() error {
 				_, err := tryKubectl(ctx, "get", "--raw", "/readyz")
 				return err

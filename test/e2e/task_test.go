@@ -38,6 +38,17 @@ func start(ctx context.Context, timeout time.Duration, nodes ...string) *v1alpha
 	return task
 }
 
+// startAPIServer starts the API server again, and waits until it takes tasks: for up to half a minute it does not know the
+// kinds that its admission policies look up, and refuses what they are about.
+func startAPIServer(ctx context.Context) {
+	GinkgoHelper()
+	Expect(machines.StartServer(ctx, "kube-apiserver")).To(Succeed())
+	probe := &v1alpha1.PatchTask{
+		ObjectMeta: metav1.ObjectMeta{GenerateName: "probe-"}, Spec: v1alpha1.PatchTaskSpec{Policy: policy, Task: "scan"},
+	}
+	Eventually(ctx, func() error { return client.Create(ctx, probe.DeepCopy(), ctrlclient.DryRunAll) }).WithTimeout(90 * time.Second).Should(Succeed())
+}
+
 // finish waits for the end of a task, whatever it is, and returns the task.
 func finish(ctx context.Context, task *v1alpha1.PatchTask) *v1alpha1.PatchTask {
 	GinkgoHelper()
