@@ -188,9 +188,10 @@ func (r *Retries) assignment(ctx context.Context, node string) (*v1alpha1.PatchA
 }
 
 // remembered is the value with a token that was handled last, and owed the answer
-// that the patch log does not have yet.
+// that the patch log does not have yet. Earlier versions noted one without a token
+// there while they acted on it: who ended then must not block the button for ever.
 func remembered(retry *v1alpha1.PatchRetry) string {
-	if retry.Status.Handled == nil {
+	if retry.Status.Handled == nil || parseClearing(retry.Status.Handled.ClearRetries).token == "" {
 		return ""
 	}
 	return retry.Status.Handled.ClearRetries

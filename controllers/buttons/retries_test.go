@@ -103,6 +103,18 @@ var _ = Describe("nodepatch.io/clear-retries on a PatchRetry", func() {
 		Expect(retryNow("a").Status.Handled.ClearRetries).To(Equal("ham@t2"))
 	})
 
+	It("can be pressed after an earlier version that ended while it acted on the same value", func() {
+		retry := retryNow("a")
+		retry.Status.Clears = 1
+		retry.Status.Handled = &v1alpha1.HandledButtons{ClearRetries: "all", Answer: "Counts cleared: of old"}
+		Expect(admin.Status().Update(ctx, retry)).To(Succeed())
+		press("a", "all")
+		Expect(look(newReconciler(), "a")).To(Equal(ctrl.Result{}))
+		Expect(look(newReconciler(), "a")).To(Equal(ctrl.Result{}))
+		Expect(retryNow("a").Annotations).NotTo(HaveKey(v1alpha1.ClearRetriesAnnotation))
+		Expect(answers("a")).To(ConsistOf("Counts cleared: of old", everything))
+	})
+
 	It("does without the assignment of a node that has none", func() {
 		Expect(admin.Delete(ctx, assignmentNow("a"))).To(Succeed())
 		press("a", "all")

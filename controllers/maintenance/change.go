@@ -81,6 +81,9 @@ func Changed(node *corev1.Node) bool {
 			return true
 		}
 	}
+	if key := corev1.LabelNodeExcludeBalancers; node.Labels[key] == yes && ours(node, "f:metadata", "f:labels", "f:"+key) {
+		return true
+	}
 	return node.Spec.Unschedulable && ours(node, "f:spec", "f:unschedulable")
 }
 

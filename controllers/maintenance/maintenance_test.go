@@ -170,6 +170,28 @@ func TestRead(t *testing.T) {
 	}
 }
 
+// Each trace alone tells of a disruption, if it is nodepatch's; a value of somebody
+// else's does not.
+func TestChanged(t *testing.T) {
+	annotated := func(key string) corev1.Node {
+		return corev1.Node{ObjectMeta: metav1.ObjectMeta{Annotations: map[string]string{key: "true"}}}
+	}
+	for field, node := range map[string]corev1.Node{
+		`{"f:metadata":{"f:annotations":{"f:` + ScaleDownDisabledAnnotation + `":{}}}}`: annotated(ScaleDownDisabledAnnotation),
+		`{"f:metadata":{"f:annotations":{"f:` + DoNotDisruptAnnotation + `":{}}}}`:      annotated(DoNotDisruptAnnotation),
+		`{"f:metadata":{"f:labels":{"f:` + corev1.LabelNodeExcludeBalancers + `":{}}}}`: {
+			ObjectMeta: metav1.ObjectMeta{Labels: map[string]string{corev1.LabelNodeExcludeBalancers: "true"}}},
+		`{"f:spec":{"f:unschedulable":{}}}`: {Spec: corev1.NodeSpec{Unschedulable: true}},
+	} {
+		for manager, want := range map[string]bool{v1alpha1.ManagerFieldOwner: true, "kubectl": false} {
+			node.ManagedFields = []metav1.ManagedFieldsEntry{{Manager: manager, FieldsV1: metav1.NewFieldsV1(field)}}
+			if got := Changed(&node); got != want {
+				t.Errorf("Changed is %t of what %s owns: %s", got, manager, field)
+			}
+		}
+	}
+}
+
 // A record that is gone is made anew from what the API server knows of the Node's
 // writers, and undoes what nodepatch did and nothing else.
 func TestRebuild(t *testing.T) {
